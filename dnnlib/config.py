@@ -1,0 +1,173 @@
+"""Dataclasses as configuration: to and from JSON, and dotted overrides such as `G.min_heads=8`.
+
+A dataclass field is the only place where a default lives. Unknown keys are errors. A dataclass that derives
+from `Tagged` is one of several kinds; its JSON form carries the kind's name, so a reader can rebuild it.
+"""
+
+import dataclasses
+import functools
+import json
+import types
+import typing
+from typing import Any, ClassVar, TypeVar
+
+from dnnlib.errors import ConfigError
+
+T = TypeVar("T")
+
+
+class Tagged:
+    """Base of config dataclasses of which one field may hold several kinds. `kind` is set by `register_kind`."""
+
+    kind: ClassVar[str] = ""
+    kinds: ClassVar[dict[str, type]] = {}
+
+
+def register_kind(family: type[Tagged], kind: str, cls: type[Tagged]) -> None:
+    """Makes `cls` the config that the name `kind` stands for within `family` (a subclass of Tagged)."""
+    if "kinds" not in family.__dict__:
+        family.kinds = {}
+    if kind in family.kinds and family.kinds[kind].__qualname__ != cls.__qualname__:
+        raise ValueError(f"two classes register the kind {kind!r}: {family.kinds[kind]} and {cls}")
+    cls.kind = kind
+    family.kinds[kind] = cls
+
+
+def to_dict(cfg: Any) -> Any:
+    """Config -> plain dicts, lists and scalars that `json` can write."""
+    if dataclasses.is_dataclass(cfg) and not isinstance(cfg, type):
+        head = {"kind": cfg.kind} if isinstance(cfg, Tagged) else {}
+        return head | {f.name: to_dict(getattr(cfg, f.name)) for f in dataclasses.fields(cfg)}
+    if isinstance(cfg, (list, tuple)):
+        return [to_dict(v) for v in cfg]
+    if isinstance(cfg, dict):
+        return {k: to_dict(v) for k, v in cfg.items()}
+    return cfg
+
+
+def from_dict(cls: type[T], data: Any, path: str = "") -> T:
+    """Plain data -> config of class `cls`. Raises ConfigError naming every unknown field and every misfit value."""
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path or cls.__name__}: expected a table of fields, got {data!r}")
+    data = dict(data)
+    if issubclass(cls, Tagged):
+        cls = _kind_class(cls, data.pop("kind", cls.kind), path)
+    known = field_types(cls)
+    unknown = [f"{path}{k}" for k in data if k not in known]
+    if unknown:
+        raise ConfigError(f"unknown config field{'s' * (len(unknown) > 1)}: {', '.join(sorted(unknown))}")
+    return cls(**{k: _convert(known[k], v, f"{path}{k}") for k, v in data.items()})
+
+
+def set_field(cfg: Any, assignment: str) -> None:
+    """Applies one `path.to.field=value` in place; the value is JSON or, failing that, a bare string.
+
+    Assigning `G.kind` swaps the config for another kind and keeps the fields that both have.
+    """
+    path, eq, text = assignment.partition("=")
+    if not eq:
+        raise ConfigError(f"--set wants path.to.field=value, got {assignment!r}")
+    *parents, leaf = path.strip().split(".")
+    owner, holder = None, cfg
+    for name in parents:
+        owner, holder = holder, _child(holder, name, path)
+    if leaf == "kind" and isinstance(holder, Tagged) and owner is not None:
+        setattr(owner, parents[-1], _switch_kind(holder, text.strip(), path))
+        return
+    _child(holder, leaf, path)
+    setattr(holder, leaf, _convert(field_types(type(holder))[leaf], parse_value(text), path))
+
+
+def parse_value(text: str) -> Any:
+    """The value of a `--set`: JSON where it parses as JSON, else the text itself."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text.strip()
+
+
+@functools.cache
+def field_types(cls: type) -> dict[str, Any]:
+    """Field name -> resolved type annotation of a config dataclass."""
+    hints = typing.get_type_hints(cls)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+
+
+def _child(holder: Any, name: str, path: str) -> Any:
+    names = [f.name for f in dataclasses.fields(holder)] if dataclasses.is_dataclass(holder) else []
+    if name not in names:
+        raise ConfigError(f"unknown config field {path!r}: known here are {', '.join(names) or 'none'}")
+    return getattr(holder, name)
+
+
+def _kind_class(family: type, kind: str, path: str) -> type:
+    if kind not in family.kinds:  # type: ignore[attr-defined]
+        known = ", ".join(sorted(family.kinds))  # type: ignore[attr-defined]
+        raise ConfigError(f"{path}kind: nothing is registered as {kind!r}; known: {known}")
+    return family.kinds[kind]  # type: ignore[attr-defined]
+
+
+def _switch_kind(old: Any, kind: str, path: str) -> Any:
+    cls = _kind_class(type(old), kind, path.removesuffix("kind"))
+    shared = set(field_types(cls)) & set(field_types(type(old)))
+    defaults = type(old)()
+    changed = {k: getattr(old, k) for k in shared if getattr(old, k) != getattr(defaults, k)}
+    return cls(**changed)
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    """Checks `value` against a type annotation and returns it in that type; ConfigError where it doesn't fit."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(args, value, path)
+    if hint is Any:
+        return value
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, f"{path}.")
+    if origin is typing.Literal:
+        if value in args:
+            return value
+        raise ConfigError(f"{path}: {value!r} is not one of {', '.join(map(str, args))}")
+    if origin in (list, tuple):
+        return _convert_sequence(origin, args, value, path)
+    if origin is dict:
+        if isinstance(value, dict):
+            return {k: _convert(args[1], v, f"{path}.{k}") for k, v in value.items()}
+        raise ConfigError(f"{path}: expected a table, got {value!r}")
+    return _convert_scalar(hint, value, path)
+
+
+def _convert_union(args: tuple, value: Any, path: str) -> Any:
+    if value is None and type(None) in args:
+        return None
+    errors = []
+    for option in args:
+        if option is type(None):
+            continue
+        try:
+            return _convert(option, value, path)
+        except ConfigError as e:
+            errors.append(e)
+    raise errors[0]
+
+
+def _convert_sequence(origin: type, args: tuple, value: Any, path: str) -> Any:
+    if not isinstance(value, (list, tuple)):
+        raise ConfigError(f"{path}: expected a list such as [1,2], got {value!r}")
+    if origin is tuple and args[-1:] != (Ellipsis,):
+        if len(args) != len(value):
+            raise ConfigError(f"{path}: expected {len(args)} values, got {len(value)}")
+        return tuple(_convert(a, v, path) for a, v in zip(args, value))
+    return origin(_convert(args[0], v, path) for v in value)
+
+
+def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is bool and value in (0, 1):
+        return bool(value)
+    if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    raise ConfigError(f"{path}: expected {hint.__name__}, got {value!r}")
