@@ -1,0 +1,32 @@
+"""Which implementation of the ops runs: automatic, or forced for a stretch of code."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+IMPLEMENTATIONS = ("auto", "ref", "compiled")
+_choice: ContextVar[str] = ContextVar("styleloom_ops_choice", default="auto")
+
+
+def choice() -> str:
+    """The implementation in force: "auto", "ref" or "compiled"."""
+    return _choice.get()
+
+
+@contextmanager
+def use(implementation: str) -> Iterator[None]:
+    """Forces one implementation of every op inside the block.
+
+    "ref" is the plain PyTorch form: any device, dtype and order of gradient. "compiled" is the kernel of the
+    tensor's device, and a RuntimeError where that can't be had. "auto" is the best that works.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"unknown implementation {implementation!r}: choose one of {', '.join(IMPLEMENTATIONS)}")
+    token = _choice.set(implementation)
+    try:
+        yield
+    finally:
+        _choice.reset(token)
