@@ -1,0 +1,248 @@
+"""Writing a data set so that its destination is either what it was before or complete, whatever happens.
+
+Everything goes to a hidden `.NAME.partial` folder beside the destination, is flushed to the disk, and is renamed in
+one step. What a killed run left there is cleared by the next one; a lock keeps two runs at once apart.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from dnnlib.errors import UserError
+from training.dataset.conversion.png import image_name
+from training.dataset.labels import LABEL_FILE
+from training.dataset.zip_writer import ZipWriter
+
+try:
+    import fcntl
+except ImportError:  # Windows has none; there two runs at once are not noticed
+    fcntl = None  # type: ignore[assignment]
+
+Label = int | list[float] | None
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class FileSink(Protocol):
+    """Where the files of a data set go."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Adds a file."""
+
+    def close(self) -> None:
+        """Everything is on the disk after this."""
+
+
+class DatasetWriter:
+    """Names the images, puts them into one sink or, with `shard_size`, a new one for every so many images.
+
+    `new_sink(number)` opens sink 0, 1, ... Each gets a dataset.json of its own.
+    """
+
+    def __init__(self, new_sink: Callable[[int], FileSink], shard_size: int | None = None):
+        self._new_sink = new_sink
+        self._shard_size = shard_size
+        self._shards = 0
+        self._sink: FileSink | None = None
+        self._labels = _LabelSpool()
+        self.classes: list[str] = []
+        self.count = 0
+        self.labelled = 0
+
+    def add(self, png: bytes, label: Label) -> None:
+        """Writes the next image. A label is a class number or a vector."""
+        if self._sink is None or (self._shard_size and self.count == self._shards * self._shard_size):
+            self._close_sink()
+            self._sink = self._new_sink(self._shards)
+            self._shards += 1
+        name = image_name(self.count)
+        self._sink.write(name, png)
+        self.count += 1
+        if label is not None:
+            self._labels.add(name, label)
+            self.labelled += 1
+
+    def finish(self) -> None:
+        """Completes the files. Raises UserError if there is no image, or only some have labels."""
+        if not self.count:
+            raise UserError("no image could be converted; nothing was written")
+        if self.labelled not in (0, self.count):
+            raise UserError(f"only {self.labelled} of {self.count} images have a label; label all or none")
+        self._close_sink()
+
+    def _close_sink(self) -> None:
+        if self._sink is not None:
+            self._sink.write(LABEL_FILE, self._labels.take(self.classes))
+            self._sink.close()
+            self._sink = None
+
+
+class _LabelSpool:
+    """Collects labels on disk, so that their number doesn't show in memory."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the spool
+
+    def add(self, name: str, label: int | list[float]) -> None:
+        separator = ",\n" if self._file.tell() else "\n"
+        self._file.write(f"{separator}{json.dumps([name, label])}".encode())
+
+    def take(self, classes: list[str]) -> bytes:
+        """dataset.json for what was added; starts afresh."""
+        if not self._file.tell():
+            return b'{"labels": null}\n'
+        self._file.seek(0)
+        names = b', "classes": ' + json.dumps(classes).encode() if classes else b""
+        content = b'{"labels": [' + self._file.read() + b"\n]" + names + b"}\n"
+        self._file.seek(0)
+        self._file.truncate()
+        return content
+
+
+class ZipSink:
+    """A new zip file at `path`."""
+
+    def __init__(self, path: str):
+        self._file = open(path, "xb")  # noqa: SIM115 - closed in close()
+        self._zip = ZipWriter(self._file)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Adds a member."""
+        self._zip.write(name, data)
+
+    def close(self) -> None:
+        """Writes the directory and flushes to the disk."""
+        self._zip.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+
+class FolderSink:
+    """Files below a new folder at `path`."""
+
+    def __init__(self, path: str):
+        self._path = path
+        os.mkdir(path)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Adds a file."""
+        target = os.path.join(self._path, *name.split("/"))
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with open(target, "xb") as f:
+            f.write(data)
+
+    def close(self) -> None:
+        """Flushes all files to the disk (one system-wide call is far quicker than one per file)."""
+        if hasattr(os, "sync"):
+            os.sync()
+
+
+def check_destination(path: str) -> None:
+    """Raises UserError if `path` can't become a data set: an existing folder with content, or another kind of file."""
+    suffix = os.path.splitext(path.rstrip("/"))[1].lower()
+    if suffix and suffix != ".zip" and not os.path.isdir(path):
+        raise UserError(f"--dest={path}: a data set is a .zip file or a folder, not a {suffix} file")
+    if suffix == ".zip" and os.path.isdir(path):
+        raise UserError(f"--dest={path} is a folder; name a file or remove it")
+    if suffix != ".zip" and os.path.exists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+        raise UserError(f"--dest={path} exists and is no empty folder; choose a new name or remove it")
+
+
+@contextlib.contextmanager
+def open_destination(path: str, shard_size: int | None = None) -> Iterator[DatasetWriter]:
+    """A writer for the data set `path`: a zip if the name ends in .zip, else a folder (of zips with `shard_size`).
+
+    The destination appears when the block ends; if an exception ends it, the old one stays. Raises UserError if it
+    can't be written: no permission, disk full, another run is writing it.
+    """
+    check_destination(path)
+    full_path = os.path.abspath(path)
+    try:
+        with _staging(full_path) as folder:
+            content = os.path.join(folder, "content")
+            writer = _new_writer(full_path, content, shard_size)
+            yield writer
+            writer.finish()
+            os.replace(content, full_path)
+            _sync_folder(os.path.dirname(full_path))
+    except OSError as e:
+        if e.errno in _NO_SPACE:
+            raise UserError(f"no space left to write {path}; nothing there was changed") from e
+        raise UserError(f"can't write {path}: {e.strerror or e}") from e
+
+
+def _new_writer(path: str, content: str, shard_size: int | None) -> DatasetWriter:
+    if path.lower().endswith(".zip"):
+        if shard_size:
+            raise UserError(f"--shard-size makes a folder of zips; --dest={path} names a single zip")
+        return DatasetWriter(lambda number: ZipSink(content))
+    if shard_size is None:
+        return DatasetWriter(lambda number: FolderSink(content))
+    os.mkdir(content)
+    return DatasetWriter(lambda number: ZipSink(os.path.join(content, f"{number:05d}.zip")), shard_size)
+
+
+@contextlib.contextmanager
+def _staging(path: str) -> Iterator[str]:
+    """The empty, locked folder `.NAME.partial` beside `path`; it and parents made for it don't outlive a failure."""
+    parent, name = os.path.split(path)
+    made = _missing_parents(parent)
+    os.makedirs(parent, exist_ok=True)
+    folder = os.path.join(parent, f".{name}.partial")
+    os.makedirs(folder, exist_ok=True)
+    try:
+        with _locked(folder):
+            _clear(folder)
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        for created in made:
+            with contextlib.suppress(OSError):  # it isn't empty, so all went well
+                os.rmdir(created)
+
+
+def _missing_parents(path: str) -> list[str]:
+    """Folders that makedirs(path) would make, the deepest first."""
+    missing = []
+    while not os.path.exists(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    return missing
+
+
+@contextlib.contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as e:
+        raise UserError(f"another run is writing {folder}; wait for it or choose another --dest") from e
+    finally:
+        os.close(handle)
+
+
+def _clear(folder: str) -> None:
+    shutil.rmtree(os.path.join(folder, "content"), ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(folder, "content"))
+
+
+def _sync_folder(path: str) -> None:
+    """Makes a rename in the folder last; Windows can't open folders and needs no such call."""
+    if os.name == "posix":
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,271 @@
+"""A data set for training and metrics: a zip, a folder, or a folder of zips (shards), read by batches of indices."""
+
+import hashlib
+import mmap
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dnnlib.errors import UserError
+from training.dataset.decoding import HEADER_BYTES, ImageShape, decode, peek_any, peek_png
+from training.dataset.folder_reader import FolderReader
+from training.dataset.known_data import missing_data_advice
+from training.dataset.labels import LABEL_FILE, Labels, match_labels, parse_label_file
+from training.dataset.shards import ShardReader
+from training.dataset.zip_reader import BadMember, ZipReader
+
+_MEMORY_SHARE = 0.5  # of the memory that is free now may go to decoded images
+
+
+class FileReader(Protocol):
+    """What holds the files of a data set."""
+
+    path: str
+
+    def __len__(self) -> int: ...
+    def names(self) -> list[str]: ...
+    def crc(self, index: int) -> int: ...
+    def read(self, index: int) -> bytes: ...
+    def head(self, index: int, count: int) -> bytes: ...
+
+
+def open_dataset(
+    path: str | os.PathLike[str],
+    use_labels: bool = False,
+    max_size: int | None = None,
+    xflip: bool = False,
+    seed: int = 0,
+) -> "ImageDataset":
+    """Opens the data set at `path`: a zip, a folder of images, or a folder of zips written by --shard-size.
+
+    Args:
+        path: a leading `~` is expanded.
+        use_labels: give out the labels of dataset.json; UserError if there are none.
+        max_size: use only so many images, drawn with `seed`; counted before `xflip` doubles them.
+        xflip: append a mirrored copy of every image.
+        seed: of that draw.
+
+    Raises UserError if there is nothing at `path` (with the command that makes the known data sets), or it is no
+    data set, or its images differ in size or channels, or its labels don't match its images.
+    """
+    full_path = os.path.abspath(os.path.expanduser(os.fspath(path)))
+    reader = _open_reader(full_path, os.fspath(path))
+    return ImageDataset(reader, use_labels, max_size, xflip, seed)
+
+
+class ImageDataset:
+    """Images of one shape with their labels. Made by `open_dataset`; may be pickled (the cache stays behind)."""
+
+    def __init__(self, reader: FileReader, use_labels: bool, max_size: int | None, xflip: bool, seed: int):
+        self._reader = reader
+        names = reader.names()
+        self._members = np.array([i for i, name in enumerate(names) if _is_image(name)], np.int64)
+        if not len(self._members):
+            raise UserError(f"{reader.path} holds no images; make a data set of yours with dataset_tool.py")
+        self._shape = self._common_shape(names)
+        self._labels = self._read_labels(names) if use_labels else None
+        self._select = _draw_subset(len(self._members), max_size, seed)
+        self._xflip = xflip
+        self._cache = _PixelCache(len(self._select), self._shape)
+
+    def __len__(self) -> int:
+        return len(self._select) * (2 if self._xflip else 1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cache": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._cache = _PixelCache(len(self._select), self._shape)
+
+    @property
+    def path(self) -> str:
+        """Where the data set lies."""
+        return self._reader.path
+
+    @property
+    def name(self) -> str:
+        """The file's or folder's name without `.zip`."""
+        base = os.path.basename(self._reader.path.rstrip("/\\"))
+        return base[:-4] if base.lower().endswith(".zip") else base
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)"""
+        return (self._shape.channels, self._shape.height, self._shape.width)
+
+    @property
+    def label_dim(self) -> int:
+        """Length of a label: number of classes or of vector elements; 0 without labels."""
+        return self._labels.dim if self._labels else 0
+
+    @property
+    def fits_in_memory(self) -> bool:
+        """True if decoded images are kept; otherwise every `load` decodes, and `stream_order` is the order to take."""
+        return self._cache.pixels is not None
+
+    def load(self, indices: Sequence[int] | np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """-> images uint8 [N, C, H, W], labels float32 [N, label_dim]. Raises UserError naming a damaged image."""
+        wanted = np.asarray(indices, np.int64)
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
+            raise IndexError(f"indices must lie in 0..{len(self) - 1}")
+        mirrored, positions = np.divmod(wanted, len(self._select))
+        images = np.empty((len(wanted), *self._shape), np.uint8)
+        for row in np.argsort(positions, kind="stable"):  # neighbours in the file one after the other
+            pixels = self._pixels(int(positions[row]))
+            images[row] = pixels[:, :, ::-1] if mirrored[row] else pixels
+        return torch.from_numpy(images), torch.from_numpy(self._label_rows(positions))
+
+    def content_hash(self) -> str:
+        """SHA-256 (hex) over names and CRC-32s of the chosen images in order, their labels if used, and the x-flip.
+
+        A zip and a folder with the same files agree. It isn't proof against forgery.
+        """
+        digest = hashlib.sha256(f"{tuple(self._shape)} xflip={self._xflip}\n".encode())
+        names = self._reader.names()
+        for member in self._members[self._select]:
+            try:
+                digest.update(f"{self._reader.crc(int(member)):08x} {names[member]}\n".encode(errors="replace"))
+            except BadMember as e:
+                raise self._damaged(int(member), e) from e
+        if self._labels:
+            digest.update(np.ascontiguousarray(self._labels.values[self._select]).tobytes())
+        return digest.hexdigest()
+
+    def _label_rows(self, positions: np.ndarray) -> np.ndarray:
+        if self._labels is None:
+            return np.zeros((len(positions), 0), np.float32)
+        return self._labels.rows(self._select[positions])
+
+    def _pixels(self, position: int) -> np.ndarray:
+        """uint8 [C, H, W] of one chosen image."""
+        cached = self._cache.get(position)
+        if cached is not None:
+            return cached
+        member = int(self._members[self._select[position]])
+        try:
+            pixels = decode(self._reader.read(member)).transpose(2, 0, 1)
+        except (BadMember, OSError, ValueError, SyntaxError) as e:
+            raise self._damaged(member, e) from e
+        if pixels.shape != tuple(self._shape):
+            raise UserError(self._mixed(self._reader.names()[member], ImageShape(*pixels.shape)))
+        self._cache.put(position, pixels)
+        return pixels
+
+    def _common_shape(self, names: list[str]) -> ImageShape:
+        """The shape of all images by their headers; UserError if one differs."""
+        first: ImageShape | None = None
+        for member in map(int, self._members):
+            try:
+                shape = peek_png(self._reader.head(member, HEADER_BYTES)) or peek_any(self._reader.read(member))
+            except (BadMember, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+                raise self._damaged(member, e) from e
+            if first is None:
+                first = self._shape = shape
+            if shape != first:
+                raise UserError(self._mixed(names[member], shape))
+        assert first is not None
+        return first
+
+    def _read_labels(self, names: list[str]) -> Labels:
+        labels: dict[str, int | list[float]] = {}
+        for index, name in enumerate(names):
+            folder, _, base = name.rpartition("/")
+            if base == LABEL_FILE and folder in ("", *self._label_folders()):
+                prefix = f"{folder}/" if folder else ""
+                found = parse_label_file(self._read_member(index), self._reader.path)
+                labels.update({prefix + k: v for k, v in (found or {}).items()})
+        if not labels:
+            raise UserError(
+                f"{self._reader.path} has no labels (dataset.json); train without --cond or convert with labels"
+            )
+        return match_labels(labels, [names[m] for m in self._members], self._reader.path)
+
+    def _label_folders(self) -> Iterable[str]:
+        """Shards bring their own dataset.json each."""
+        return self._reader.shard_names() if isinstance(self._reader, ShardReader) else ()
+
+    def _read_member(self, index: int) -> bytes:
+        try:
+            return self._reader.read(index)
+        except BadMember as e:
+            raise self._damaged(index, e) from e
+
+    def _damaged(self, member: int, reason: Exception) -> UserError:
+        name = self._reader.names()[member]
+        return UserError(f"{self._reader.path}: {name} can't be read ({reason}); convert with dataset_tool.py")
+
+    def _mixed(self, name: str, shape: ImageShape) -> str:
+        return (
+            f"{self._reader.path} mixes sizes: {name} is {shape}, the images before it are {self._shape}; "
+            "convert with dataset_tool.py --width=W --height=H"
+        )
+
+
+class _PixelCache:
+    """Decoded images, filled as they are first read, in anonymous shared memory: forked workers see one copy.
+
+    Two processes may fill the same place at once; they write the same bytes, and mark it only afterwards.
+    """
+
+    def __init__(self, count: int, shape: ImageShape):
+        size = count * int(np.prod(shape))
+        self.pixels: np.ndarray | None = None
+        if size <= _MEMORY_SHARE * _free_memory():
+            self.pixels = np.frombuffer(mmap.mmap(-1, size), np.uint8).reshape(count, *shape)
+            self._present = np.frombuffer(mmap.mmap(-1, count), np.uint8)
+
+    def get(self, position: int) -> np.ndarray | None:
+        if self.pixels is None or not self._present[position]:
+            return None
+        return self.pixels[position]
+
+    def put(self, position: int, pixels: np.ndarray) -> None:
+        if self.pixels is not None:
+            self.pixels[position] = pixels
+            self._present[position] = 1
+
+
+def _free_memory() -> int:
+    """Bytes of memory that are free or could be freed; all of it where the system doesn't say."""
+    try:
+        with open("/proc/meminfo") as f:
+            fields = dict(line.split(":", 1) for line in f)
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4 << 30
+
+
+def _open_reader(path: str, given: str) -> FileReader:
+    if os.path.isdir(path):
+        return ShardReader(path) if ShardReader.is_sharded(path) else FolderReader(path)
+    if not os.path.isfile(path):
+        raise UserError(f"there is no data set at {given}; {missing_data_advice(path)}")
+    if not path.lower().endswith(".zip"):
+        raise UserError(f"{given} is no data set (a zip or a folder); convert it: {_convert_command(given)}")
+    return ZipReader(path)
+
+
+def _convert_command(path: str) -> str:
+    return f"python dataset_tool.py --source={path} --dest=datasets/NAME.zip"
+
+
+def _is_image(name: str) -> bool:
+    base = name.rsplit("/", 1)[-1]
+    return os.path.splitext(base)[1].lower() in IMAGE_SUFFIXES and not base.startswith(".") and "__MACOSX/" not in name
+
+
+IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
+
+
+def _draw_subset(count: int, max_size: int | None, seed: int) -> np.ndarray:
+    """Sorted positions of the images to use, int64."""
+    if max_size is None or max_size >= count:
+        return np.arange(count)
+    if max_size < 1:
+        raise UserError(f"a subset needs at least 1 image, not {max_size}")
+    return np.sort(np.random.RandomState(seed % 2**32).permutation(count)[:max_size])
