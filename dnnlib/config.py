@@ -72,7 +72,8 @@ def set_field(cfg: Any, assignment: str) -> None:
     for name in parents:
         owner, holder = holder, _child(holder, name, path)
     if leaf == "kind" and isinstance(holder, Tagged) and owner is not None:
-        setattr(owner, parents[-1], _switch_kind(holder, text.strip(), path))
+        base = field_types(type(owner))[parents[-1]]
+        setattr(owner, parents[-1], _switch_kind(base, holder, text.strip(), path))
         return
     _child(holder, leaf, path)
     setattr(holder, leaf, _convert(field_types(type(holder))[leaf], parse_value(text), path))
@@ -100,15 +101,16 @@ def _child(holder: Any, name: str, path: str) -> Any:
     return getattr(holder, name)
 
 
-def _kind_class(family: type, kind: str, path: str) -> type:
-    if kind not in family.kinds:  # type: ignore[attr-defined]
-        known = ", ".join(sorted(family.kinds))  # type: ignore[attr-defined]
-        raise ConfigError(f"{path}kind: nothing is registered as {kind!r}; known: {known}")
-    return family.kinds[kind]  # type: ignore[attr-defined]
+def _kind_class(base: Any, kind: str, path: str) -> type:
+    """The class registered as `kind`, which must derive from `base`, the class that the field is declared with."""
+    fitting = {k: cls for k, cls in base.kinds.items() if issubclass(cls, base)}
+    if kind not in fitting:
+        raise ConfigError(f"{path}kind: {kind!r} is none of {', '.join(sorted(fitting))}")
+    return fitting[kind]
 
 
-def _switch_kind(old: Any, kind: str, path: str) -> Any:
-    cls = _kind_class(type(old), kind, path.removesuffix("kind"))
+def _switch_kind(base: type, old: Any, kind: str, path: str) -> Any:
+    cls = _kind_class(base, kind, path.removesuffix("kind"))
     shared = set(field_types(cls)) & set(field_types(type(old)))
     defaults = type(old)()
     changed = {k: getattr(old, k) for k in shared if getattr(old, k) != getattr(defaults, k)}

@@ -1,0 +1,1 @@
+"""Training: configs and presets, data, networks, augmentation, losses, checkpoints, the loop."""

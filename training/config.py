@@ -1,0 +1,95 @@
+"""The complete configuration of a training run. A field here is the only place where its default lives."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from training.augment import AugmentConfig
+from training.networks.discriminator import StyleGAN2DiscriminatorConfig
+from training.networks.registry import DiscriminatorConfig, GeneratorConfig
+from training.networks.styleformer import StyleformerConfig
+
+
+@dataclass
+class DataConfig:
+    """Which images to train on."""
+
+    path: str = "datasets/cifar10.zip"  # zip or folder made by dataset_tool.py
+    use_labels: bool = False  # train conditionally on the labels of dataset.json
+    max_size: int | None = None  # a random subset of this size
+    mirror: bool = False  # add the horizontal mirror image of every picture
+
+
+@dataclass
+class OptimizerConfig:
+    """Adam. `decay_*` bring the learning rate linearly down to 0."""
+
+    lr: float = 0.0025
+    betas: tuple[float, float] = (0.0, 0.99)
+    eps: float = 1e-8
+    decay_start_kimg: float | None = None  # None: constant
+    decay_end_kimg: float | None = None
+
+
+@dataclass
+class LossConfig:
+    """Non-saturating logistic loss and its regularisers."""
+
+    r1_gamma: float = 10.0  # weight of the R1 gradient penalty (Mescheder et al. 2018)
+    r1_interval: int = 16  # batches between R1 steps (lazy regularisation)
+    pl_weight: float = 2.0  # weight of the path length penalty, 0: off (Karras et al. 2020, section 3.2)
+    pl_interval: int | None = 4  # batches between path length steps; its Adam correction applies even without a penalty
+    pl_decay: float = 0.01  # of the running mean length
+    pl_batch_shrink: int = 2  # the penalty sees 1/so many of a batch
+    style_mixing: float = 0.9  # probability of mixing two latents' styles
+
+
+@dataclass
+class EmaConfig:
+    """Exponential moving average of the generator's weights."""
+
+    half_life_kimg: float = 10.0
+    rampup: float | None = 0.05  # half-life is at most this share of the images seen so far; None: no ramp-up
+
+
+@dataclass
+class AdaConfig:
+    """Adaptive discriminator augmentation (Karras et al. 2020, "Training GANs with Limited Data")."""
+
+    mode: Literal["noaug", "ada", "fixed"] = "ada"
+    p: float = 0.0  # probability at the start, or throughout if fixed
+    p_max: float | None = None  # upper bound of the adapted p
+    target: float = 0.6  # mean sign of D(real) that p is adapted to
+    interval: int = 4  # batches between adaptations
+    speed_kimg: float = 500.0  # images for p to move by 1
+    pipe: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+@dataclass
+class TrainingConfig:
+    """Everything that determines a run, but for where it is written."""
+
+    preset: str = "auto"
+    seed: int = 0
+    gpus: int = 1  # processes; without CUDA they share the CPU
+    batch: int = 32  # images per step, all processes together
+    batch_gpu: int | None = None  # images per micro-batch; None: batch / gpus
+    total_kimg: float = 25000.0
+    kimg_per_tick: float = 4.0
+    snap: int = 50  # ticks between snapshots (network, pictures, metrics)
+    metrics: list[str] = field(default_factory=lambda: ["fid50k_full"])
+    nhwc: bool = False  # keep convolution tensors channels-last
+    nobench: bool = False  # CUDA: don't let cuDNN pick algorithms by timing
+    allow_tf32: bool = False  # CUDA: TensorFloat-32 in matrix products and convolutions
+    data: DataConfig = field(default_factory=DataConfig)
+    G: GeneratorConfig = field(default_factory=StyleformerConfig)
+    D: DiscriminatorConfig = field(default_factory=StyleGAN2DiscriminatorConfig)
+    G_opt: OptimizerConfig = field(default_factory=OptimizerConfig)
+    D_opt: OptimizerConfig = field(default_factory=OptimizerConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    ema: EmaConfig = field(default_factory=EmaConfig)
+    ada: AdaConfig = field(default_factory=AdaConfig)
+
+    @property
+    def micro_batch(self) -> int:
+        """Images per micro-batch."""
+        return self.batch_gpu or self.batch // self.gpus

@@ -1,0 +1,27 @@
+"""All networks, by name. Importing this package registers them."""
+
+from training.networks import discriminator, styleformer, stylegan2
+from training.networks.generator import Generator
+from training.networks.registry import (
+    DiscriminatorConfig,
+    GeneratorConfig,
+    NetworkConfig,
+    build,
+    config_from_dict,
+    known_kinds,
+    register,
+)
+
+__all__ = [
+    "DiscriminatorConfig",
+    "Generator",
+    "GeneratorConfig",
+    "NetworkConfig",
+    "build",
+    "config_from_dict",
+    "discriminator",
+    "known_kinds",
+    "register",
+    "styleformer",
+    "stylegan2",
+]

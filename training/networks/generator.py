@@ -1,0 +1,54 @@
+"""What all generators have in common: mapping, truncation, style mixing. A new generator supplies `synthesis`."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import nn
+
+from training.networks.mapping import MappingNetwork
+from training.networks.registry import GeneratorConfig
+
+NoiseMode = Literal["random", "const", "none"]
+NOISE_MODES = ("random", "const", "none")
+
+
+class Generator(nn.Module):
+    """Base class. A subclass calls `super().__init__(cfg, num_ws)` and provides `synthesis(ws, noise_mode)`,
+    a method or a module: ws [N, >= num_ws, w_dim] -> images [N, C, H, W], float32, about [-1, 1]."""
+
+    synthesis: Callable[..., torch.Tensor]
+
+    def __init__(self, cfg: GeneratorConfig, num_ws: int):
+        super().__init__()
+        self.cfg = cfg
+        self.z_dim, self.c_dim, self.w_dim = cfg.z_dim, cfg.c_dim, cfg.w_dim
+        self.img_channels = cfg.img_channels
+        self.img_size = tuple(cfg.img_resolution)  # (height, width)
+        self.img_resolution = max(cfg.img_resolution)  # the side of a square image, the name the field uses
+        self.num_ws = num_ws
+        self.mapping = MappingNetwork(cfg.z_dim, cfg.c_dim, cfg.w_dim, num_ws, cfg.mapping_layers)
+
+    def forward(
+        self,
+        z: torch.Tensor,  # [N, z_dim]
+        c: torch.Tensor | None = None,  # [N, c_dim]
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+        noise_mode: NoiseMode = "random",
+    ) -> torch.Tensor:
+        """Latents (and labels) -> images [N, C, H, W]."""
+        ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
+        return self.synthesis(ws, noise_mode=noise_mode)
+
+    def mixed_styles(self, z: torch.Tensor, c: torch.Tensor | None, probability: float) -> torch.Tensor:
+        """ws [N, num_ws, w_dim] for training: with `probability` an image's styles switch, at a random layer, to those
+        of a second latent (mixing regularisation, Karras et al. 2019, section 3.1)."""
+        ws = self.mapping(z, c)
+        if probability <= 0:
+            return ws
+        n, device = len(z), z.device
+        other = self.mapping(torch.randn_like(z), c)
+        start = torch.randint(1, self.num_ws, [n, 1], device=device) if self.num_ws > 1 else self.num_ws
+        start = torch.where(torch.rand([n, 1], device=device) < probability, start, self.num_ws)
+        return torch.where((torch.arange(self.num_ws, device=device) < start)[:, :, None], ws, other)

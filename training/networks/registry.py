@@ -1,0 +1,66 @@
+"""Networks by name: a config dataclass and a module class, joined by a decorator; a network is rebuilt from its config."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from dnnlib.config import Tagged, from_dict, register_kind
+from dnnlib.errors import ConfigError
+
+
+@dataclass
+class NetworkConfig(Tagged):
+    """What every network needs to know of the images. The trainer fills these in from the data set."""
+
+    img_resolution: tuple[int, int] = (32, 32)  # (height, width) in pixels
+    img_channels: int = 3  # 3 for RGB, 1 for grey
+    c_dim: int = 0  # length of the label vector, 0: unconditional
+
+
+@dataclass
+class GeneratorConfig(NetworkConfig):
+    """What every generator has."""
+
+    z_dim: int = 512  # latent dimension
+    w_dim: int = 512  # style dimension
+    mapping_layers: int = 8  # fully connected layers from z to w
+
+
+@dataclass
+class DiscriminatorConfig(NetworkConfig):
+    """Base of the discriminators' configs."""
+
+
+_classes: dict[type[NetworkConfig], type[torch.nn.Module]] = {}
+
+
+def register(kind: str, config_class: type[NetworkConfig]) -> Callable[[type[torch.nn.Module]], type[torch.nn.Module]]:
+    """Class decorator: `kind` names `config_class` in files and options, and builds the decorated module from it."""
+
+    def decorate(module_class: type[torch.nn.Module]) -> type[torch.nn.Module]:
+        register_kind(NetworkConfig, kind, config_class)
+        _classes[config_class] = module_class
+        return module_class
+
+    return decorate
+
+
+def build(cfg: NetworkConfig) -> torch.nn.Module:
+    """Config -> network with fresh weights (drawn from torch's default generator). The module keeps it as `.cfg`.
+
+    Raises UserError where the config asks for something the network can't do.
+    """
+    if type(cfg) not in _classes:
+        raise ConfigError(f"no network is registered for {type(cfg).__name__}")
+    return _classes[type(cfg)](cfg)
+
+
+def config_from_dict(data: dict) -> NetworkConfig:
+    """The plain form that a network file stores (`kind` and fields) -> config. Raises ConfigError naming misfits."""
+    return from_dict(NetworkConfig, data)
+
+
+def known_kinds(base: type[NetworkConfig] = NetworkConfig) -> list[str]:
+    """Names of the registered networks whose config derives from `base`."""
+    return sorted(k for k, cls in NetworkConfig.kinds.items() if issubclass(cls, base))

@@ -1,0 +1,243 @@
+"""Styleformer and Styleformer-L generators (Park & Kim, CVPR 2022, "Styleformer: Transformer based Generative
+Adversarial Networks with Style Vector")."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dnnlib.errors import UserError
+from torch_utils.ops.bias_act import bias_act
+from torch_utils.ops.upfirdn2d import setup_filter, upsample2d
+from training.networks.generator import Generator, NoiseMode
+from training.networks.layers import RESAMPLE_TAPS, FullyConnected
+from training.networks.registry import GeneratorConfig, register
+
+LINFORMER_TOKENS = 256  # keys and values that remain after the projection
+LINFORMER_FROM = 32 * 32  # maps with at least so many tokens are projected
+
+
+@dataclass
+class StyleformerConfig(GeneratorConfig):
+    """Styleformer: encoder layers and hidden size per resolution, from the start resolution up, doubling."""
+
+    g_dict: list[int] = field(default_factory=lambda: [256, 64, 16])  # hidden size per resolution
+    num_layers: list[int] = field(default_factory=lambda: [1, 2, 2])  # encoder layers per resolution
+    depth: int = 32  # channels per attention head
+    minimum_head: int = 1  # heads, at least
+    linformer: bool = False  # project keys and values to 256 tokens from 32x32 on
+    start_resolution: tuple[int, int] = (8, 8)  # (height, width) of the learned constant
+    conv_clamp: float = 256  # encoder outputs are clamped to +- this
+
+
+@dataclass
+class EncoderSpec:
+    """Sizes of one encoder layer."""
+
+    w_dim: int
+    in_channels: int
+    out_channels: int
+    size: tuple[int, int]  # (height, width) of the token map
+    heads: int
+    linformer: bool
+    clamp: float
+
+    @property
+    def tokens(self) -> int:
+        return self.size[0] * self.size[1]
+
+
+class EncoderLayer(nn.Module):
+    """One style-modulated self-attention layer (paper, section 3.2 and figure 2); tokens [N, L, C] -> [N, L, C_out]."""
+
+    def __init__(self, spec: EncoderSpec):
+        super().__init__()
+        c, c_out = spec.in_channels, spec.out_channels
+        self.spec = spec
+        self.affine1 = FullyConnected(spec.w_dim, 2 * c, bias_init=1)
+        self.q_weight = _uniform(c, c)
+        self.k_weight = _uniform(c, c)
+        self.v_weight = _uniform(c, c)
+        self.w_weight = _uniform(c_out, c)  # linear projection after attention
+        self.u_weight = _uniform(c_out, c)  # modified residual connection
+        self.proj_weight = _uniform(LINFORMER_TOKENS, spec.tokens) if spec.linformer else None
+        self.bias = nn.Parameter(torch.zeros(c_out))
+        self.noise_strength = nn.Parameter(torch.zeros([]))
+        self.register_buffer("noise_const", torch.randn(spec.tokens, 1))
+
+    def forward(self, x: torch.Tensor, w: torch.Tensor, noise_mode: NoiseMode = "random") -> torch.Tensor:
+        """x [N, L, C], w [N, w_dim]."""
+        s1, s2 = self.affine1(w).chunk(2, dim=1)
+        q, k, v = self.qkv(x, s1, s2)
+        attended = self._attend(q, k, v)
+        out = _modulated_linear(attended, self.w_weight, s2) + _modulated_linear(v, self.u_weight, s2)
+        noise = self._noise(len(x), x, noise_mode)
+        if noise is not None:
+            out = out + noise
+        return bias_act(out, self.bias, dim=2, act="lrelu", gain=1, clamp=self.spec.clamp)
+
+    def qkv(
+        self, x: torch.Tensor, s1: torch.Tensor, s2: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Pre-layer normalisation, demodulated projections, and the value's own style; each [N, L, C]."""
+        y = F.layer_norm(x * s1[:, None, :], [x.shape[2]], eps=1e-5)
+        weight = torch.cat([self.q_weight, self.k_weight, self.v_weight])
+        q, k, v = _modulated_linear(y, weight, s1).chunk(3, dim=2)
+        return q, k, v * s2[:, None, :]
+
+    def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        if self.proj_weight is not None:
+            k, v = self.proj_weight @ k, self.proj_weight @ v
+        q, k, v = (self._split_heads(t) for t in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+    def _split_heads(self, t: torch.Tensor) -> torch.Tensor:
+        """[N, L, C] -> [N, heads, L, C / heads]."""
+        return t.unflatten(2, (self.spec.heads, -1)).transpose(1, 2)
+
+    def _noise(self, n: int, x: torch.Tensor, noise_mode: NoiseMode) -> torch.Tensor | None:
+        if noise_mode == "none":
+            return None
+        if noise_mode == "const":
+            return self.noise_const * self.noise_strength
+        return torch.randn([n, self.spec.tokens, 1], device=x.device, dtype=x.dtype) * self.noise_strength
+
+
+class ToRGB(nn.Module):
+    """Modulated and demodulated 1x1 projection of tokens [N, L, C] to image channels [N, L, channels]."""
+
+    def __init__(self, w_dim: int, in_channels: int, img_channels: int):
+        super().__init__()
+        self.affine = FullyConnected(w_dim, in_channels, bias_init=1)
+        self.weight = _uniform(img_channels, in_channels)
+        self.bias = nn.Parameter(torch.zeros(img_channels))
+
+    def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        s = self.affine(w)
+        return _modulated_linear(x * s[:, None, :], self.weight, s) + self.bias
+
+
+class EncoderBlock(nn.Module):
+    """An encoder layer with what may stand around it: the constant, the position embedding, ToRGB."""
+
+    def __init__(self, spec: EncoderSpec, img_channels: int, is_start: bool, is_first: bool, is_last: bool):
+        super().__init__()
+        self.const = nn.Parameter(torch.randn(spec.tokens, spec.in_channels)) if is_start else None
+        self.pos_embedding = nn.Parameter(torch.zeros(1, spec.tokens, spec.in_channels)) if is_first else None
+        self.enc = EncoderLayer(spec)
+        self.torgb = ToRGB(spec.w_dim, spec.out_channels, img_channels) if is_last else None
+
+    def forward(self, x: torch.Tensor, w: torch.Tensor, noise_mode: NoiseMode) -> torch.Tensor:
+        """Tokens [N, L, C] -> [N, L, C_out]."""
+        if self.pos_embedding is not None:
+            x = x + self.pos_embedding
+        return self.enc(x, w, noise_mode)
+
+
+class SynthesisNetwork(nn.Module):
+    """Styles ws [N, num_ws or more, w_dim] -> images [N, C, H, W]; blocks are named `b{height}_{index}`."""
+
+    def __init__(self, cfg: StyleformerConfig):
+        super().__init__()
+        _check(cfg)
+        self.num_layers = list(cfg.num_layers)
+        self.sizes = [_doubled(cfg.start_resolution, i) for i in range(len(cfg.g_dict))]
+        self.num_ws = sum(cfg.num_layers) + 1
+        for i, (size, channels) in enumerate(zip(self.sizes, cfg.g_dict)):
+            following = cfg.g_dict[min(i + 1, len(cfg.g_dict) - 1)]
+            for j in range(cfg.num_layers[i]):
+                last = j == cfg.num_layers[i] - 1
+                spec = EncoderSpec(
+                    w_dim=cfg.w_dim,
+                    in_channels=channels,
+                    out_channels=following if last else channels,
+                    size=size,
+                    heads=max(cfg.minimum_head, channels // cfg.depth),
+                    linformer=cfg.linformer and size[0] * size[1] >= LINFORMER_FROM,
+                    clamp=cfg.conv_clamp,
+                )
+                block = EncoderBlock(spec, cfg.img_channels, is_start=i + j == 0, is_first=j == 0, is_last=last)
+                self.add_module(f"b{size[0]}_{j}", block)
+        self.register_buffer("resample_filter", setup_filter(RESAMPLE_TAPS), persistent=False)
+
+    def blocks(self, stage: int) -> list[EncoderBlock]:
+        """The encoder blocks of one resolution, in order."""
+        height = self.sizes[stage][0]
+        return [self.get_submodule(f"b{height}_{j}") for j in range(self.num_layers[stage])]  # type: ignore[misc]
+
+    def forward(self, ws: torch.Tensor, noise_mode: NoiseMode = "random") -> torch.Tensor:
+        """Surplus styles at the end of ws are ignored. Images float32 [N, C, H, W]."""
+        styles = iter(ws.unbind(1))
+        w = next(styles)
+        const = self.blocks(0)[0].const
+        assert const is not None
+        x = const.expand(len(ws), -1, -1)
+        img: torch.Tensor | None = None
+        for stage, size in enumerate(self.sizes):
+            if stage:
+                x = self._upsampled_tokens(x, self.sizes[stage - 1])
+            for block in self.blocks(stage):
+                x = block(x, w, noise_mode)
+                w = next(styles)
+            assert block.torgb is not None
+            rgb = _to_map(block.torgb(x, w), size)
+            img = rgb if img is None else upsample2d(img, self.resample_filter) + rgb
+        assert img is not None
+        return img
+
+    def _upsampled_tokens(self, x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        return upsample2d(_to_map(x, size), self.resample_filter).flatten(2).transpose(1, 2)
+
+
+@register("styleformer", StyleformerConfig)
+class StyleformerGenerator(Generator):
+    """The Styleformer generator; `linformer=True` makes it Styleformer-L."""
+
+    def __init__(self, cfg: StyleformerConfig):
+        synthesis = SynthesisNetwork(cfg)
+        super().__init__(cfg, synthesis.num_ws)
+        self.synthesis = synthesis
+
+
+def _uniform(rows: int, columns: int) -> nn.Parameter:
+    bound = 1 / math.sqrt(columns)
+    return nn.Parameter(torch.empty(rows, columns).uniform_(-bound, bound))
+
+
+def _modulated_linear(x: torch.Tensor, weight: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
+    """x [N, L, I] (already carrying the style), weight [O, I], style [N, I] -> [N, L, O], demodulated: each output is
+    divided by the norm of its styled weight row (Karras et al. 2020, "Analyzing and Improving", section 2.2)."""
+    demodulation = (style.square() @ weight.square().t() + 1e-8).rsqrt()
+    return F.linear(x, weight) * demodulation[:, None, :]
+
+
+def _to_map(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Tokens [N, H*W, C] -> [N, C, H, W]."""
+    return x.transpose(1, 2).unflatten(2, size)
+
+
+def _doubled(size: tuple[int, int], times: int) -> tuple[int, int]:
+    return size[0] << times, size[1] << times
+
+
+def _check(cfg: StyleformerConfig) -> None:
+    """UserError where g_dict, num_layers, the resolutions and the head sizes don't go together."""
+    start, goal = tuple(cfg.start_resolution), tuple(cfg.img_resolution)
+    count = next((i for i in range(16) if _doubled(start, i) == goal), -2) + 1
+    if count < 1:
+        raise UserError(
+            f"Styleformer doubles its start resolution {start[0]}x{start[1]} and never reaches {goal[0]}x{goal[1]}: "
+            "choose another --start-resolution or image size"
+        )
+    for name, values in (("g_dict", cfg.g_dict), ("num_layers", cfg.num_layers)):
+        if len(values) != count or min(values) < 1:
+            raise UserError(
+                f"{name} wants {count} positive values for {goal[0]}x{goal[1]} "
+                f"(one per resolution from {start[0]}x{start[1]} up), got {','.join(map(str, values))}"
+            )
+    for channels in cfg.g_dict:
+        heads = max(cfg.minimum_head, channels // cfg.depth)
+        if channels % heads:
+            raise UserError(f"g_dict: {channels} channels can't be split over {heads} heads (depth, minimum_head)")

@@ -1,0 +1,172 @@
+"""Presets: (resolution, gpus) -> a complete TrainingConfig. docs/recipes name their sources."""
+
+from collections.abc import Callable
+
+from training.config import AdaConfig, EmaConfig, LossConfig, OptimizerConfig, TrainingConfig
+from training.networks.discriminator import StyleGAN2DiscriminatorConfig
+from training.networks.registry import GeneratorConfig
+from training.networks.styleformer import StyleformerConfig
+from training.networks.stylegan2 import StyleGAN2Config
+
+Preset = Callable[[int, int], TrainingConfig]
+PRESETS: dict[str, Preset] = {}
+
+
+def preset(fn: Preset) -> Preset:
+    """Decorator: offers `fn` as `--cfg=NAME`; its docstring is shown in the list of presets."""
+    PRESETS[fn.__name__] = fn
+    return fn
+
+
+def auto_gamma(resolution: int, batch: int) -> float:
+    """The R1 weight that StyleGAN2-ADA's `auto` derives from resolution (pixels) and batch."""
+    return 0.0002 * resolution**2 / batch
+
+
+def _config(
+    G: GeneratorConfig,
+    D: StyleGAN2DiscriminatorConfig,
+    *,
+    batch: int,
+    lr: float,
+    gamma: float,
+    ema: EmaConfig,
+    total_kimg: float = 25000.0,
+    pl_weight: float = 2.0,
+    style_mixing: float = 0.9,
+    ada: AdaConfig | None = None,
+) -> TrainingConfig:
+    return TrainingConfig(
+        batch=batch,
+        total_kimg=total_kimg,
+        G=G,
+        D=D,
+        G_opt=OptimizerConfig(lr=lr),
+        D_opt=OptimizerConfig(lr=lr),
+        loss=LossConfig(r1_gamma=gamma, pl_weight=pl_weight, style_mixing=style_mixing),
+        ema=ema,
+        ada=ada or AdaConfig(),
+    )
+
+
+@preset
+def auto(resolution: int, gpus: int) -> TrainingConfig:
+    """StyleGAN2 with settings chosen from the resolution and the number of GPUs."""
+    batch = max(min(gpus * min(4096 // resolution, 32), 64), gpus)
+    channel_base = 32768 if resolution >= 512 else 16384
+    return _config(
+        StyleGAN2Config(mapping_layers=2, channel_base=channel_base),
+        StyleGAN2DiscriminatorConfig(channel_base=channel_base, mbstd_group_size=min(batch // gpus, 4)),
+        batch=batch,
+        lr=0.002 if resolution >= 1024 else 0.0025,
+        gamma=auto_gamma(resolution, batch),
+        ema=EmaConfig(half_life_kimg=batch * 10 / 32),
+    )
+
+
+def _stylegan2(batch: int, mbstd: int, channel_base: int, lr: float, gamma: float, ema_kimg: float) -> TrainingConfig:
+    return _config(
+        StyleGAN2Config(channel_base=channel_base),
+        StyleGAN2DiscriminatorConfig(channel_base=channel_base, mbstd_group_size=mbstd),
+        batch=batch,
+        lr=lr,
+        gamma=gamma,
+        ema=EmaConfig(half_life_kimg=ema_kimg, rampup=None),
+    )
+
+
+@preset
+def stylegan2(resolution: int, gpus: int) -> TrainingConfig:
+    """StyleGAN2's configuration F for 1024 px (8 GPUs)."""
+    return _stylegan2(batch=32, mbstd=4, channel_base=32768, lr=0.002, gamma=10, ema_kimg=10)
+
+
+@preset
+def paper256(resolution: int, gpus: int) -> TrainingConfig:
+    """StyleGAN2-ADA's FFHQ 256 and LSUN settings (8 GPUs)."""
+    return _stylegan2(batch=64, mbstd=8, channel_base=16384, lr=0.0025, gamma=1, ema_kimg=20)
+
+
+@preset
+def paper512(resolution: int, gpus: int) -> TrainingConfig:
+    """StyleGAN2-ADA's AFHQ and BreCaHAD 512 settings (8 GPUs)."""
+    return _stylegan2(batch=64, mbstd=8, channel_base=32768, lr=0.0025, gamma=0.5, ema_kimg=20)
+
+
+@preset
+def paper1024(resolution: int, gpus: int) -> TrainingConfig:
+    """StyleGAN2-ADA's MetFaces 1024 settings (8 GPUs)."""
+    return _stylegan2(batch=32, mbstd=4, channel_base=32768, lr=0.002, gamma=2, ema_kimg=10)
+
+
+@preset
+def cifar(resolution: int, gpus: int) -> TrainingConfig:
+    """Styleformer on CIFAR-10 32x32 (paper: FID 2.82, IS 9.94)."""
+    return _config(
+        StyleformerConfig(mapping_layers=2, g_dict=[1024, 512, 512], num_layers=[1, 3, 3]),
+        StyleGAN2DiscriminatorConfig(architecture="orig", mbstd_group_size=32),
+        batch=32,
+        lr=0.0025,
+        gamma=0.01,
+        ema=EmaConfig(half_life_kimg=500),
+        total_kimg=100000,
+        pl_weight=0,
+        style_mixing=0,
+    )
+
+
+def _styleformer(G: StyleformerConfig, resolution: int) -> TrainingConfig:
+    """Ours: the originals publish no settings beyond the architecture for these data sets."""
+    large = resolution >= 64
+    return _config(
+        G,
+        StyleGAN2DiscriminatorConfig(),
+        batch=32,
+        lr=0.0025,
+        gamma=auto_gamma(resolution, 32),
+        ema=EmaConfig(half_life_kimg=10),
+        total_kimg=100000,
+        pl_weight=2 if large else 0,
+        style_mixing=0.9,
+        ada=AdaConfig(p_max=0.7) if G.linformer else None,
+    )
+
+
+@preset
+def stl10(resolution: int, gpus: int) -> TrainingConfig:
+    """Styleformer on STL-10 48x48, grown from 12x12 (paper: FID 15.17, IS 11.01)."""
+    G = StyleformerConfig(g_dict=[1024, 256, 64], num_layers=[1, 3, 3], start_resolution=(12, 12))
+    return _styleformer(G, resolution)
+
+
+@preset
+def celeba(resolution: int, gpus: int) -> TrainingConfig:
+    """Styleformer-L on CelebA 64x64 (paper: FID 3.66)."""
+    G = StyleformerConfig(g_dict=[1024, 256, 64, 64], num_layers=[1, 2, 1, 1], linformer=True)
+    return _styleformer(G, resolution)
+
+
+@preset
+def church(resolution: int, gpus: int) -> TrainingConfig:
+    """Styleformer-L on LSUN Church 128x128 (paper: FID 7.99)."""
+    G = StyleformerConfig(g_dict=[1024, 256, 64, 64, 64], num_layers=[1, 2, 1, 1, 1], linformer=True)
+    return _styleformer(G, resolution)
+
+
+@preset
+def demo(resolution: int, gpus: int) -> TrainingConfig:
+    """A small Styleformer-L for the embedded 32x32 emoji: minutes on two CPU cores."""
+    cfg = _config(
+        StyleformerConfig(mapping_layers=2, g_dict=[256, 128, 64], num_layers=[1, 1, 1], linformer=True),
+        StyleGAN2DiscriminatorConfig(channel_base=1024, channel_max=128),
+        batch=32,
+        lr=0.0025,
+        gamma=0.1,
+        ema=EmaConfig(half_life_kimg=5),
+        total_kimg=100,
+        pl_weight=0,
+        style_mixing=0,
+        ada=AdaConfig(p_max=0.7),
+    )
+    cfg.metrics = ["kid2k_lite0"]
+    return cfg

@@ -1,0 +1,43 @@
+"""Clock and memory figures of the status line."""
+
+import resource
+import sys
+import time
+
+import torch
+
+
+class Stopwatch:
+    """Splits the wall clock into training and maintenance (reports, snapshots, metrics)."""
+
+    def __init__(self) -> None:
+        self.start = self._mark = time.time()
+        self.last_training = 0.0  # seconds of training before the current report
+        self.last_maintenance = 0.0  # seconds of the maintenance before that
+        self.last_kimg = 0.0  # kimg at the report before
+
+    @property
+    def total(self) -> float:
+        """Seconds since the start."""
+        return time.time() - self.start
+
+    def begin_maintenance(self) -> None:
+        """Training pauses here."""
+        now = time.time()
+        self.last_training, self._mark = now - self._mark, now
+
+    def end_maintenance(self) -> None:
+        """Training goes on here."""
+        now = time.time()
+        self.last_maintenance, self._mark = now - self._mark, now
+
+
+def memory_gib(device: torch.device) -> tuple[float, float]:
+    """(peak resident memory of this process, peak allocated memory of the GPU since the last call), in GiB."""
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # getrusage counts bytes on macOS, KiB elsewhere
+    cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    if device.type != "cuda":
+        return cpu, 0.0
+    gpu = torch.cuda.max_memory_allocated(device) / 2**30
+    torch.cuda.reset_peak_memory_stats(device)
+    return cpu, gpu
