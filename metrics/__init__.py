@@ -1,0 +1,18 @@
+"""Metrics of generated images: FID, KID, IS, precision and recall, density and coverage, perceptual path length."""
+
+from metrics.detectors import DetectorMissing
+from metrics.evaluate import compute_metrics, require_detectors
+from metrics.names import PATTERN_HELP, list_metrics, parse_name, parse_names
+from metrics.result import MetricResult, table
+
+__all__ = [
+    "PATTERN_HELP",
+    "DetectorMissing",
+    "MetricResult",
+    "compute_metrics",
+    "list_metrics",
+    "parse_name",
+    "parse_names",
+    "require_detectors",
+    "table",
+]

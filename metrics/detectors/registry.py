@@ -1,0 +1,185 @@
+"""Detectors as plug-ins: what a feature network is called, where its weights come from, and how to build it."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from dnnlib import UserError, cache
+
+
+class DetectorMissing(UserError):
+    """The weights of a detector are neither on this machine nor to be had from the net."""
+
+
+class Detector(Protocol):
+    """A feature network ready to run."""
+
+    resize_mode: str
+    """Name of the way images come to the input size (metrics/resize.py), or how the file itself does it."""
+
+    def __call__(self, images: torch.Tensor, outputs: Collection[str]) -> dict[str, torch.Tensor]:
+        """Images uint8 [N, 3, H, W] -> the asked outputs: 'features' [N, D], 'probs' [N, classes], all float32."""
+
+
+class PerceptualDistance(Protocol):
+    """A detector that can also embed images so that squared differences are a perceptual distance (LPIPS)."""
+
+    def lpips(self, images: torch.Tensor) -> torch.Tensor:
+        """Float images [N, 3, H, W] in [0, 255] -> embeddings [N, D], float32."""
+
+
+Build = Callable[[Path, "str | None"], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectorInfo:
+    """Everything about a detector except its weights.
+
+    `locate` returns a local path of a weights file that ships with an installed package, or None.
+    `build(path, resize_mode)` makes the module; resize_mode None means the detector's own.
+    """
+
+    name: str
+    version: str
+    outputs: tuple[str, ...]
+    input_size: int
+    resize_mode: str
+    licence: str
+    source: str
+    build: Build
+    file_name: str
+    file_mb: int
+    other_file_names: tuple[str, ...] = ()
+    url: str | None = None
+    sha256: str | None = None
+    locate: Callable[[], Path | None] | None = None
+    install_hint: str = ""
+
+
+_DETECTORS: dict[str, DetectorInfo] = {}
+
+
+def register_detector(info: DetectorInfo) -> DetectorInfo:
+    """Makes a detector known by its name (metric names such as `fid5k_NAME`). A name may be given once only."""
+    if info.name in _DETECTORS:
+        raise ValueError(f"two detectors register the name {info.name!r}")
+    _DETECTORS[info.name] = info
+    return info
+
+
+def detector_names() -> list[str]:
+    """All registered detectors."""
+    return sorted(_DETECTORS)
+
+
+def detector_info(name: str) -> DetectorInfo:
+    """The registered detector `name`; UserError if there is none."""
+    if name not in _DETECTORS:
+        raise UserError(f"unknown detector {name!r}; known: {', '.join(detector_names())}")
+    return _DETECTORS[name]
+
+
+def detectors_folder(cache_dir: str | Path | None = None) -> Path:
+    """Where detector files put there by hand are looked for."""
+    return cache.cache_root(cache_dir) / "detectors"
+
+
+def find_weights(name: str, file: str | Path | None = None, cache_dir: str | Path | None = None) -> Path:
+    """Local path of a detector's weights: the given file, a package, the cache folder, or the URL (then downloaded).
+
+    A file whose SHA-256 is published is verified unless it was given explicitly in another form.
+    Raises DetectorMissing naming the file, its size and where to put it, UserError for a wrong checksum.
+    """
+    info = detector_info(name)
+    if file is not None:
+        return _given_file(info, Path(file).expanduser())
+    if info.locate is not None:
+        if (path := info.locate()) is not None:
+            return _verified(info, path)
+        raise DetectorMissing(f"detector {info.name}: {info.install_hint}")
+    for file_name in (info.file_name, *info.other_file_names):
+        path = detectors_folder(cache_dir) / file_name
+        if path.is_file():
+            return _verified(info, path)
+    return _download(info, cache_dir)
+
+
+def load_detector(
+    name: str,
+    device: torch.device | str = "cpu",
+    *,
+    file: str | Path | None = None,
+    resize_mode: str | None = None,
+    cache_dir: str | Path | None = None,
+) -> Any:
+    """The detector `name` on `device`; loading it again returns the same module as long as its file is unchanged."""
+    path = find_weights(name, file, cache_dir).resolve()
+    stat = path.stat()
+    return _build(name, str(path), (stat.st_size, stat.st_mtime_ns), resize_mode, str(device))
+
+
+@functools.lru_cache(maxsize=4)
+def _build(name: str, path: str, stamp: tuple[int, int], resize_mode: str | None, device: str) -> Any:
+    del stamp  # part of the key only
+    module = detector_info(name).build(Path(path), resize_mode)
+    return module.eval().requires_grad_(False).to(device)
+
+
+@functools.lru_cache(maxsize=32)
+def _sha256(path: str, stamp: tuple[int, int]) -> str:
+    del stamp
+    return cache.file_sha256(path)
+
+
+def weights_sha256(path: Path) -> str:
+    """Hex SHA-256 of a weights file, computed once per file and process."""
+    stat = path.stat()
+    return _sha256(str(path), (stat.st_size, stat.st_mtime_ns))
+
+
+def load_tensors(path: Path, names: Collection[str]) -> dict[str, torch.Tensor]:
+    """The tensors `names` of a weights file of plain tensors, which is read without running anything in it.
+
+    Raises UserError if the file is no such file or lacks a tensor. BatchNorm's counters are not asked for.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:  # torch.load raises about every kind there is for a file that is something else
+        raise UserError(f"{path} is not a file of tensors that torch can load ({type(e).__name__})") from e
+    if not isinstance(state, dict):
+        raise UserError(f"{path} holds a {type(state).__name__}, not a table of tensors by name")
+    missing = sorted(set(names) - set(state))
+    if missing:
+        raise UserError(f"{path} lacks {len(missing)} tensors of this detector, the first is {missing[0]!r}")
+    return {name: state[name] for name in names}
+
+
+def _given_file(info: DetectorInfo, path: Path) -> Path:
+    if not path.is_file():
+        raise UserError(f"detector file {path} does not exist")
+    if path.name == info.file_name:
+        return _verified(info, path)
+    return path
+
+
+def _verified(info: DetectorInfo, path: Path) -> Path:
+    if info.sha256 is not None and path.name == info.file_name and weights_sha256(path) != info.sha256:
+        raise UserError(f"{path}: wrong SHA-256 {weights_sha256(path)}, {info.name} needs {info.sha256}; replace it")
+    return path
+
+
+def _download(info: DetectorInfo, cache_dir: str | Path | None) -> Path:
+    place = detectors_folder(cache_dir)
+    if info.url is None:
+        raise DetectorMissing(f"detector {info.name}: put {info.file_name} into {place} or give --detector=FILE")
+    try:
+        return cache.fetch(info.url, info.sha256, cache_dir)
+    except UserError as e:
+        raise DetectorMissing(
+            f"detector {info.name} needs {info.file_name} ({info.file_mb} MB, {info.url}), which is not here "
+            f"and could not be downloaded; put it into {place} or give --detector=FILE"
+        ) from e

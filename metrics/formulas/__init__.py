@@ -1,0 +1,1 @@
+"""The metrics' formulas: features in, numbers out. Nothing here knows of networks, data sets or files."""

@@ -1,0 +1,77 @@
+"""Metrics from nearest neighbours in feature space: precision and recall (Kynkäänniemi et al. 2019, "Improved
+Precision and Recall Metric for Assessing Generative Models"), density and coverage (Naeem et al. 2020, "Reliable
+Fidelity and Diversity Metrics for Generative Models")."""
+
+from collections.abc import Iterator
+
+import torch
+
+BLOCK = 10_000  # rows whose distances to everything are held at once
+
+
+def kth_distances(points: torch.Tensor, k: int, block: int = BLOCK) -> torch.Tensor:
+    """Distance of each of the points [N, D] to its k-th nearest other point: [N]."""
+    if len(points) <= k:
+        raise ValueError(f"{k} nearest neighbours need more than {k} points")
+    radii = []
+    for start, distances in _distance_blocks(points, points, block):
+        own = torch.arange(len(distances), device=points.device)
+        distances[own, own + start] = torch.inf
+        radii.append(distances.kthvalue(k, dim=1).values)
+    return torch.cat(radii)
+
+
+def precision_recall(
+    real: torch.Tensor,
+    generated: torch.Tensor,
+    k: int = 3,
+    block: int = BLOCK,
+) -> tuple[float, float]:
+    """Fraction of generated images inside the real manifold, and the reverse. Features [N, D], [M, D]; N, M > k.
+
+    A manifold is the union of the balls around its points that reach to their k-th neighbours (eq. 1 and 2).
+    """
+    real, generated = _centred(real, generated)
+    precision = _inside(generated, real, kth_distances(real, k, block), block)
+    recall = _inside(real, generated, kth_distances(generated, k, block), block)
+    return precision, recall
+
+
+def density_coverage(
+    real: torch.Tensor,
+    generated: torch.Tensor,
+    k: int = 5,
+    block: int = BLOCK,
+) -> tuple[float, float]:
+    """Density (mean number of real k-balls around a generated image, over k; eq. 4) and coverage (fraction of real
+    k-balls that hold a generated image; eq. 6). Features [N, D] (N > k) and [M, D]."""
+    real, generated = _centred(real, generated)
+    radii = kth_distances(real, k, block)
+    hits, covered = 0, 0
+    for start, distances in _distance_blocks(real, generated, block):
+        inside = distances < radii[start : start + len(distances), None]
+        hits += int(inside.sum())
+        covered += int(inside.any(1).sum())
+    return hits / (k * len(generated)), covered / len(real)
+
+
+def _inside(points: torch.Tensor, centres: torch.Tensor, radii: torch.Tensor, block: int) -> float:
+    count = sum(int((d <= radii).any(1).sum()) for _, d in _distance_blocks(points, centres, block))
+    return count / len(points)
+
+
+def _centred(real: torch.Tensor, generated: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both moved by the real mean: distances stay, and |x|^2 + |y|^2 - 2 x.y loses fewer digits."""
+    centre = real.double().mean(0).to(real.dtype)
+    return real - centre, generated - centre
+
+
+def _distance_blocks(
+    rows: torch.Tensor,
+    columns: torch.Tensor,
+    block: int,
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """(first row, distances [<= block, M]) for consecutive blocks of rows."""
+    for start in range(0, len(rows), block):
+        part = rows[start : start + block]
+        yield start, torch.cdist(part, columns, compute_mode="use_mm_for_euclid_dist")

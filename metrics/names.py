@@ -1,0 +1,145 @@
+"""Metric names and what they mean."""
+
+import dataclasses
+import re
+from typing import Literal
+
+from dnnlib import UserError
+from metrics.detectors import detector_names
+
+Choice = Literal["first", "random"]
+Family = Literal["fid", "kid", "is", "pr", "cov", "ppl"]
+
+INCEPTION, VGG, DINOV2 = "inception-2015-12-05", "vgg16", "dinov2-vitl14"
+_ALIASES = {"inception": INCEPTION, "dinov2": DINOV2}
+_DEFAULT_DETECTOR = {"fid": INCEPTION, "kid": INCEPTION, "is": INCEPTION, "cov": INCEPTION, "pr": VGG}
+_DEFAULT_NEIGHBOURS = {"pr": 3, "cov": 5}
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """One metric.
+
+    `num_real` None: all images of the data set. A smaller number takes the `first` ones (the field's old names) or a
+    fixed `random` choice. `mirror`: the data set's mirrored images count too if it was trained on them.
+    """
+
+    name: str
+    family: Family
+    detector: str
+    num_generated: int
+    num_real: int | None = None
+    real_choice: Choice = "random"
+    mirror: bool = False
+    neighbours: int = 0
+    space: Literal["z", "w"] = "w"
+    sampling: Literal["full", "end"] = "end"
+    crop: bool = False
+
+
+def _legacy(name: str, family: Family, detector: str, neighbours: int = 0) -> Metric:
+    return Metric(
+        name=name,
+        family=family,
+        detector=detector,
+        num_generated=50_000,
+        num_real=50_000,
+        real_choice="first",
+        mirror=True,
+        neighbours=neighbours,
+    )
+
+
+def _ppl(name: str, space: Literal["z", "w"], sampling: Literal["full", "end"], crop: bool) -> Metric:
+    return Metric(
+        name=name,
+        family="ppl",
+        detector=VGG,
+        num_generated=50_000,
+        space=space,
+        sampling=sampling,
+        crop=crop,
+    )
+
+
+KNOWN: dict[str, Metric] = {
+    m.name: m
+    for m in [
+        Metric(name="fid50k_full", family="fid", detector=INCEPTION, num_generated=50_000),
+        Metric(
+            name="kid50k_full",
+            family="kid",
+            detector=INCEPTION,
+            num_generated=50_000,
+            num_real=1_000_000,
+            real_choice="first",
+        ),
+        Metric(
+            name="pr50k3_full",
+            family="pr",
+            detector=VGG,
+            num_generated=50_000,
+            num_real=200_000,
+            real_choice="first",
+            neighbours=3,
+        ),
+        _ppl("ppl2_wend", "w", "end", crop=False),
+        Metric(name="is50k", family="is", detector=INCEPTION, num_generated=50_000),
+        Metric(name="fd_dinov2", family="fid", detector=DINOV2, num_generated=50_000),
+        _legacy("fid50k", "fid", INCEPTION),
+        _legacy("kid50k", "kid", INCEPTION),
+        _legacy("pr50k3", "pr", VGG, neighbours=3),
+        _ppl("ppl_zfull", "z", "full", crop=True),
+        _ppl("ppl_wfull", "w", "full", crop=True),
+        _ppl("ppl_zend", "z", "end", crop=True),
+        _ppl("ppl_wend", "w", "end", crop=True),
+    ]
+}
+PATTERN_HELP = "FAMILY + thousands of images [+ _full] [+ _DETECTOR], e.g. fid5k_full, cov10k, kid2k_lite0"
+_PATTERN = re.compile(r"(fid|fd|kid|is|pr|cov)(\d+)k(\d+)?(_full)?(?:_([a-z0-9][a-z0-9_.-]*))?")
+_FD_DINOV2 = re.compile(r"fd_dinov2_(\d+)k(_full)?")
+
+
+def list_metrics() -> list[str]:
+    """The known names of the field; any size and detector is reached by the pattern (PATTERN_HELP)."""
+    return list(KNOWN)
+
+
+def parse_name(name: str) -> Metric:
+    """The metric that a name stands for; UserError if it stands for none."""
+    if name in KNOWN:
+        return KNOWN[name]
+    if match := _FD_DINOV2.fullmatch(name):
+        return Metric(name=name, family="fid", detector=DINOV2, num_generated=_thousands(name, match[1]))
+    match = _PATTERN.fullmatch(name)
+    if match is None:
+        raise UserError(f"unknown metric {name!r}; known: {', '.join(KNOWN)}, and {PATTERN_HELP}")
+    word, count, neighbours, full, suffix = match.groups()
+    family: Family = "fid" if word == "fd" else word  # type: ignore[assignment]
+    if word == "fd" and suffix is None:
+        raise UserError(f"metric {name!r} names no detector; say e.g. {name}_dinov2, or fid... for Inception")
+    if neighbours is not None and family not in _DEFAULT_NEIGHBOURS:
+        raise UserError(f"metric {name!r}: only pr and cov take a number of neighbours after the k")
+    detector = _ALIASES.get(suffix, suffix) if suffix else _DEFAULT_DETECTOR[family]
+    if detector not in detector_names():
+        raise UserError(f"metric {name!r}: unknown detector {suffix!r}; known: {', '.join(detector_names())}")
+    size = _thousands(name, count)
+    return Metric(
+        name=name,
+        family=family,
+        detector=detector,
+        num_generated=size,
+        num_real=None if full else size,
+        neighbours=int(neighbours or _DEFAULT_NEIGHBOURS.get(family, 0)),
+    )
+
+
+def parse_names(names: list[str]) -> list[Metric]:
+    """Several names; a name given twice counts once."""
+    return [parse_name(name) for name in dict.fromkeys(names)]
+
+
+def _thousands(name: str, digits: str) -> int:
+    if int(digits) == 0:
+        raise UserError(f"metric {name!r} asks for 0 images")
+    return int(digits) * 1000

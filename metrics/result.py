@@ -1,0 +1,56 @@
+"""What a measurement says, and its line in `metric-NAME.jsonl`."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+
+@dataclasses.dataclass(frozen=True)
+class MetricResult:
+    """Named values of one metric and everything needed to know what was measured.
+
+    `total_time` is in seconds since the start of the call that measured it, passes shared with other metrics included.
+    `num_real` is 0 for metrics that use no real images; `seed` is None for sets of ready images.
+    """
+
+    metric: str
+    results: dict[str, float]
+    total_time: float
+    detector: str
+    detector_version: str
+    detector_sha256: str
+    resize_mode: str
+    num_generated: int
+    num_real: int
+    dataset: str
+    dataset_hash: str
+    generated: str
+    seed: int | None
+
+    def to_json(self, snapshot_pkl: str | None = None) -> str:
+        """One line of JSON with the field's keys (results, metric, total_time, snapshot_pkl, timestamp) first."""
+        own = dataclasses.asdict(self)
+        head = {"results": own.pop("results"), "metric": own.pop("metric"), "total_time": own.pop("total_time")}
+        return json.dumps(head | {"snapshot_pkl": snapshot_pkl, "timestamp": time.time()} | own)
+
+    def append_to(self, folder: str | Path, snapshot_pkl: str | None = None) -> Path:
+        """Adds the line to `metric-NAME.jsonl` in `folder`; returns its path."""
+        path = Path(folder) / f"metric-{self.metric}.jsonl"
+        with open(path, "a") as file:
+            file.write(self.to_json(snapshot_pkl) + "\n")
+        return path
+
+
+def table(results: Sequence[MetricResult]) -> str:
+    """Results as aligned text: value, metric, and what it was computed from."""
+    head = ("metric", "value", "detector", "resize", "generated", "real", "data set")
+    rows = [head]
+    for r in results:
+        for name, value in r.results.items():
+            real = f"{r.num_real:,}" if r.num_real else "-"
+            data = f"{r.dataset} {r.dataset_hash[:8]}"
+            rows.append((name, f"{value:.5g}", r.detector, r.resize_mode, f"{r.num_generated:,}", real, data))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows)
