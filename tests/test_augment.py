@@ -140,16 +140,6 @@ def test_p_decides_what_happens_not_what_is_drawn(name):
     assert torch.equal(after[0], after[2])
 
 
-def test_p_is_used_up_to_p_max():
-    images = pictures(64, 3, 32, 32)
-    outputs = []
-    for p, p_max in ((0.9, 0.4), (0.4, 1.0), (0.9, 1.0)):
-        torch.manual_seed(2)
-        outputs.append(pipe(dataclasses.replace(PRESETS["bgc"], p_max=p_max), p)(images))
-    assert torch.equal(outputs[0], outputs[1])
-    assert not torch.equal(outputs[0], outputs[2])
-
-
 def test_whole_pixel_shift_moves_pixels_exactly():
     images = pictures(1, 3, 32, 20)
     shift = torch.eye(3)

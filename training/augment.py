@@ -53,8 +53,6 @@ class AugmentConfig:
     noise_std: float = 0.1  # in units of the image
     cutout_size: float = 0.5  # side of the rectangle, as a part of the image's
 
-    p_max: float = 1  # p is used up to here (Styleformer-L: 0.7)
-
 
 _GROUPS = {
     "b": ("xflip", "rotate90", "xint"),
@@ -115,7 +113,7 @@ class AugmentPipe(nn.Module):
         """
         draws: Draws
         if percentile is None:
-            draws = RandomDraws(images, self.p.clamp(max=self.cfg.p_max))
+            draws = RandomDraws(images, self.p)
         else:
             draws = PercentileDraws(images, percentile)
         # All draws come before any work, in a fixed order.

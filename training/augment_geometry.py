@@ -10,7 +10,7 @@ import functools
 import torch
 import torch.nn.functional as F
 
-from torch_utils.ops import upfirdn2d
+from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d, upsample2d
 
 # Wavelet `sym6`: its half-band product makes x2 up- then downsampling the identity, so unmoved pixels stay exact.
 SYM6 = (
@@ -99,7 +99,7 @@ def _pad_and_double(images: torch.Tensor, pad: list[int]) -> torch.Tensor:
     height, width = images.shape[2:]
     if max(height + top + bottom, width + left + right) > DENSE_LIMIT:
         padded = F.pad(images, pad, mode="reflect")
-        return upfirdn2d.upsample2d(padded, _sym6(images.dtype, images.device))
+        return upsample2d(padded, _sym6(images.dtype, images.device))
     rows = _doubling_matrix(height, top, bottom, images.dtype, images.device)
     columns = _doubling_matrix(width, left, right, images.dtype, images.device)
     return rows @ (images @ columns.t())
@@ -108,9 +108,7 @@ def _pad_and_double(images: torch.Tensor, pad: list[int]) -> torch.Tensor:
 def _halve(images: torch.Tensor) -> torch.Tensor:
     height, width = images.shape[2:]
     if max(height, width) > 2 * DENSE_LIMIT:
-        return upfirdn2d.upfirdn2d(
-            images, _sym6(images.dtype, images.device), down=2, padding=[-1] * 4, flip_filter=True
-        )
+        return upfirdn2d(images, _sym6(images.dtype, images.device), down=2, padding=[-1] * 4, flip_filter=True)
     rows = _halving_matrix(height, images.dtype, images.device)
     columns = _halving_matrix(width, images.dtype, images.device)
     return rows @ (images @ columns.t())
@@ -118,7 +116,7 @@ def _halve(images: torch.Tensor) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _sym6(dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    return upfirdn2d.setup_filter(SYM6, device=device).to(dtype)
+    return setup_filter(SYM6, device=device).to(dtype)
 
 
 @functools.lru_cache(maxsize=256)

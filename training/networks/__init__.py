@@ -1,6 +1,7 @@
 """All networks, by name. Importing this package registers them."""
 
 from training.networks import discriminator, styleformer, stylegan2
+from training.networks.files import load, save
 from training.networks.generator import Generator
 from training.networks.registry import (
     DiscriminatorConfig,
@@ -21,7 +22,9 @@ __all__ = [
     "config_from_dict",
     "discriminator",
     "known_kinds",
+    "load",
     "register",
+    "save",
     "styleformer",
     "stylegan2",
 ]

@@ -1,6 +1,6 @@
-"""Networks by name: a config dataclass and a module class, joined by a decorator; a network is rebuilt from its config."""
+"""Networks by name: a config dataclass and a module class, joined by a decorator; a config rebuilds its network."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,11 +35,16 @@ class DiscriminatorConfig(NetworkConfig):
 _classes: dict[type[NetworkConfig], type[torch.nn.Module]] = {}
 
 
-def register(kind: str, config_class: type[NetworkConfig]) -> Callable[[type[torch.nn.Module]], type[torch.nn.Module]]:
+def register(
+    kind: str,
+    config_class: type[NetworkConfig],
+    aliases: Sequence[str] = (),  # former names of the kind, by which files may still call it
+) -> Callable[[type[torch.nn.Module]], type[torch.nn.Module]]:
     """Class decorator: `kind` names `config_class` in files and options, and builds the decorated module from it."""
 
     def decorate(module_class: type[torch.nn.Module]) -> type[torch.nn.Module]:
-        register_kind(NetworkConfig, kind, config_class)
+        for name in (*aliases, kind):  # the last one stays as the class's own name
+            register_kind(NetworkConfig, name, config_class)
         _classes[config_class] = module_class
         return module_class
 

@@ -1,0 +1,240 @@
+"""Network files: plain data in, plain data out. Nothing here knows a network class; see training/networks/files.py.
+
+A file holds the networks `G`, `D`, `G_ema` and `augment_pipe`, each as (kind, config, tensors), and how they came
+about. A SHA-256 over all of it is stored with it. Two forms: a pickle, which the field's scripts can open with plain
+`pickle.load`, and safetensors with the rest as JSON in its metadata.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import safetensors
+import safetensors.torch
+import torch
+
+from dnnlib.errors import UserError
+from torch_utils.safe_pickle import DamagedFile
+from torch_utils.torch_files import DTYPES, tensor_from_bytes, tensor_to_bytes
+
+FORMAT_VERSION = 1
+NETWORKS = ("G", "D", "G_ema", "augment_pipe")
+METADATA_KEY = "styleloom"  # in the safetensors header
+_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+@dataclasses.dataclass
+class NetworkRecord:
+    """One network as plain data."""
+
+    kind: str  # its name in the registry
+    config: dict[str, Any]  # fields of its config dataclass
+    tensors: dict[str, torch.Tensor]  # its state_dict
+
+    def plain(self) -> dict[str, Any]:
+        """Kind, config and the tensors' names, types and shapes, ready for JSON."""
+        described = [[name, _DTYPE_NAMES[t.dtype], list(t.shape)] for name, t in self.tensors.items()]
+        return {"kind": self.kind, "config": self.config, "tensors": described}
+
+
+@dataclasses.dataclass
+class NetworkFile:
+    """The content of a network file."""
+
+    networks: dict[str, NetworkRecord | None]  # by the names in NETWORKS
+    training_set_kwargs: dict[str, Any] | None = None  # what the networks were trained on
+    training_config: dict[str, Any] | None = None  # the run's whole config
+    provenance: dict[str, Any] = dataclasses.field(default_factory=dict)  # who wrote it, from what, after how many kimg
+    format_version: int = FORMAT_VERSION  # of the file it was read from
+
+    def plain(self) -> dict[str, Any]:
+        """All but the tensors' values, ready for JSON."""
+        networks = {name: record.plain() for name, record in self.networks.items() if record is not None}
+        return {
+            "format_version": self.format_version,
+            "networks": networks,
+            "training_set_kwargs": self.training_set_kwargs,
+            "training_config": self.training_config,
+            "provenance": self.provenance,
+        }
+
+    def tensor_digests(self) -> dict[tuple[str, str], bytes]:
+        """SHA-256 of every tensor's bytes, by (network, tensor), in order."""
+        return {
+            (name, key): hashlib.sha256(tensor_to_bytes(tensor)).digest()
+            for name in NETWORKS
+            if (record := self.networks.get(name)) is not None
+            for key, tensor in record.tensors.items()
+        }
+
+    def sha256(self, tensor_digests: dict[tuple[str, str], bytes]) -> str:
+        """Hex digest over `plain()` as canonical JSON, then over `tensor_digests()`."""
+        digest = hashlib.sha256(json.dumps(self.plain(), sort_keys=True).encode())
+        for part in tensor_digests.values():
+            digest.update(part)
+        return digest.hexdigest()
+
+
+# From format version n to n + 1: a released version keeps loading for ever. Applied after the digest was checked.
+MIGRATIONS: dict[int, Callable[[NetworkFile], NetworkFile]] = {}
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to write that takes the name `path` when the block ends well; until then the old content stays.
+
+    The data reach the disk before the name changes, so a crash at any moment leaves the old or the new file whole.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class _PickledRecord:
+    """Pickles as a call of `builder(kind, config, tensors)`, so that plain `pickle.load` gives what builder returns."""
+
+    def __init__(self, builder: Callable, record: NetworkRecord, tensor_bytes: dict[str, bytes]) -> None:
+        tensors = {
+            name: (_DTYPE_NAMES[t.dtype], list(t.shape), tensor_bytes[name]) for name, t in record.tensors.items()
+        }
+        self.call = builder, (record.kind, record.config, tensors)
+
+    def __reduce__(self) -> tuple:
+        return self.call
+
+
+def write_pickle(path: str | os.PathLike[str], content: NetworkFile, builder: Callable) -> None:
+    """Writes the pickle form. `builder` is the importable function that plain `pickle.load` will call per network."""
+    digests = content.tensor_digests()
+    stored: dict[bytes, bytes] = {}  # pickle writes an object once however often it occurs: equal tensors share
+    data: dict[str, Any] = {"format_version": FORMAT_VERSION} | dict.fromkeys(NETWORKS)
+    for name in NETWORKS:
+        record = content.networks.get(name)
+        if record is not None:
+            tensor_bytes = {
+                key: stored.setdefault(digests[name, key], bytes(tensor_to_bytes(tensor)))
+                for key, tensor in record.tensors.items()
+            }
+            data[name] = _PickledRecord(builder, record, tensor_bytes)
+    data["training_set_kwargs"] = content.training_set_kwargs
+    data["training_config"] = content.training_config
+    data["provenance"] = content.provenance
+    data["sha256"] = content.sha256(digests)
+    with atomic_file(path) as file:
+        pickle.dump(data, file, protocol=5)
+
+
+def write_safetensors(path: str | os.PathLike[str], content: NetworkFile) -> None:
+    """Writes the safetensors form: tensors are named `G_ema/...`, the rest is JSON in the metadata."""
+    tensors = {
+        f"{name}/{key}": tensor.detach().cpu().contiguous()
+        for name, record in content.networks.items()
+        if record is not None
+        for key, tensor in record.tensors.items()
+    }
+    metadata = {METADATA_KEY: json.dumps(content.plain() | {"sha256": content.sha256(content.tensor_digests())})}
+    with atomic_file(path) as file:
+        file.write(safetensors.torch.save(tensors, metadata))
+
+
+def record_from_pickle(kind: Any, config: Any, tensors: Any) -> NetworkRecord:
+    """What the reader calls where plain `pickle.load` would call `builder`."""
+    if not (isinstance(kind, str) and isinstance(config, dict) and isinstance(tensors, dict)):
+        raise ValueError("a network that is not (kind, config, tensors)")
+    return NetworkRecord(kind, config, decode_tensors(tensors))
+
+
+def decode_tensors(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """{name: (dtype, shape, bytes)} -> {name: tensor}."""
+    return {name: tensor_from_bytes(data, DTYPES[dtype], shape) for name, (dtype, shape, data) in tensors.items()}
+
+
+def content_from_pickle(data: dict[str, Any], source: str) -> NetworkFile:
+    """The dict that a pickle of ours holds -> checked content. Raises UserError (version, structure, digest)."""
+    _known_version(data, source)
+    data = dict(data)
+    networks = {name: data.pop(name, None) for name in NETWORKS}
+    if any(not isinstance(record, (NetworkRecord, type(None))) for record in networks.values()):
+        raise DamagedFile(f"{source} is damaged: a network in it is no network")
+    return _checked(networks, data, source)
+
+
+def read_safetensors(path: str | os.PathLike[str]) -> NetworkFile:
+    """Reads the safetensors form. Raises UserError if it is damaged or was not written by this project."""
+    source = str(path)
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(METADATA_KEY)
+            if text is None:
+                raise UserError(f"{source} has no {METADATA_KEY!r} metadata: it does not say which network it holds")
+            data = json.loads(text)
+            _known_version(data, source)
+            networks = {name: _described_record(file, name, data["networks"].get(name)) for name in NETWORKS}
+            if set(data.pop("networks")) - set(NETWORKS):
+                raise DamagedFile(f"{source} is damaged: unknown networks")
+            if len(file.keys()) != sum(len(r.tensors) for r in networks.values() if r):
+                raise DamagedFile(f"{source} is damaged: it holds tensors that belong to no network")
+    except UserError:
+        raise
+    except (safetensors.SafetensorError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as e:
+        raise DamagedFile(f"{source} is damaged: {str(e)[:120]}") from e
+    return _checked(networks, data, source)
+
+
+def _described_record(file: Any, name: str, described: Any) -> NetworkRecord | None:
+    if described is None:
+        return None
+    tensors = {key: file.get_tensor(f"{name}/{key}") for key, _dtype, _shape in described["tensors"]}
+    return NetworkRecord(described["kind"], described["config"], tensors)
+
+
+def _known_version(data: Any, source: str) -> None:
+    version = data.get("format_version") if isinstance(data, dict) else None
+    if type(version) is not int or version < 1:
+        raise DamagedFile(f"{source} is damaged: it names no format version")
+    if version > FORMAT_VERSION:
+        raise UserError(
+            f"{source} has format version {version}, this program reads up to {FORMAT_VERSION}: update StyleLoom"
+        )
+
+
+def _checked(networks: dict[str, NetworkRecord | None], rest: dict[str, Any], source: str) -> NetworkFile:
+    stored = rest.pop("sha256", None)
+    known = {"format_version", "training_set_kwargs", "training_config", "provenance"}
+    if rest.keys() != known or not isinstance(rest["provenance"], dict):
+        raise DamagedFile(f"{source} is damaged: its entries are {', '.join(sorted(map(str, rest)))[:120]}")
+    content = NetworkFile(networks, **rest)
+    try:
+        digest = content.sha256(content.tensor_digests())
+    except (TypeError, ValueError, KeyError, RecursionError) as e:
+        raise DamagedFile(f"{source} is damaged: {str(e)[:120]}") from e
+    if digest != stored:
+        raise DamagedFile(
+            f"{source} is damaged: its content has SHA-256 {digest[:16]}..., it says {str(stored)[:16]}..."
+        )
+    for step in range(content.format_version, FORMAT_VERSION):
+        content = MIGRATIONS[step](content)
+    return content
