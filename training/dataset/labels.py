@@ -29,6 +29,13 @@ def parse_label_file(data: bytes, where: str) -> dict[str, int | list[float]] | 
         ) from e
 
 
+def parse_classes(data: bytes) -> list[str]:
+    """The names of the classes that our dataset.json may hold besides the labels; empty if there are none."""
+    content = json.loads(data)
+    names = content.get("classes") if isinstance(content, dict) else None
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
 class Labels:
     """Labels of N images: one class each (given out as one-hot rows), or one vector each.
 

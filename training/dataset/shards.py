@@ -36,6 +36,12 @@ class ShardReader:
         """All member names in order."""
         return [f"{name}/{m}" for name, shard in zip(self._shard_names, self._shards) for m in shard.names()]
 
+    def name(self, index: int) -> str:
+        """The member's name."""
+        shard, member = self._locate(index)
+        number = self._shards.index(shard)
+        return f"{self._shard_names[number]}/{shard.name(member)}"
+
     def shard_names(self) -> list[str]:
         """The shards' names without `.zip`."""
         return self._shard_names

@@ -1,0 +1,183 @@
+"""Makes a data set zip (or folder) from any data set of the field or any pictures.
+
+\b
+    python dataset_tool.py --source=cifar-10-python.tar.gz --dest=datasets/cifar10.zip
+    python dataset_tool.py --source=photos/ --dest=photos.zip --transform=center-crop --width=256 --height=256
+    python dataset_tool.py --source=photos/ --inspect
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import TextIO
+
+import click
+from PIL import ImageColor
+
+import dnnlib.cli
+from dnnlib.errors import UserError
+from training.dataset.conversion.convert import ConvertOptions, Report, convert
+from training.dataset.conversion.destination import check_destination
+from training.dataset.conversion.inspection import contact_sheet, describe, inspect_source
+from training.dataset.conversion.parallel import usable_cpus
+from training.dataset.conversion.sources import Source, SourceOptions, open_source
+from training.dataset.conversion.transforms import FILTERS, KIND_NAMES, Transform
+
+_CHANNELS = {"rgb": 3, "grey": 1}
+_SHOWN_SKIPS = 20
+_AUTO_SHEET = "SOURCE-contact-sheet.png"
+POSITIVE = click.IntRange(min=1)
+
+
+@click.command(cls=dnnlib.cli.Command, help=__doc__, no_args_is_help=True)
+@click.option("--source", help="Folder, zip, CIFAR/STL-10/WebDataset tar, LMDB folder, idx file, Parquet",
+              type=dnnlib.cli.PATH, required=True)  # fmt: skip
+@click.option("--dest", help="Data set to write: FILE.zip or an empty or new folder", type=dnnlib.cli.PATH)
+@click.option("--inspect", help=f"Only look: print what is there, save a contact sheet [default: {_AUTO_SHEET}]",
+              type=dnnlib.cli.PATH, is_flag=False, flag_value=_AUTO_SHEET, metavar="[FILE.png]")  # fmt: skip
+@click.option("--width", help="Output width in pixels; goes with --height", type=POSITIVE)
+@click.option("--height", help="Output height in pixels; goes with --width", type=POSITIVE)
+@click.option("--transform", help="How to fit other shapes [default: stretch]", type=click.Choice(KIND_NAMES))
+@click.option("--resize-filter", help="Filter for resizing", type=click.Choice(list(FILTERS)), default="lanczos",
+              show_default=True)  # fmt: skip
+@click.option("--background", help="Colour behind transparent parts and around fit-pad", default="white",
+              show_default=True)  # fmt: skip
+@click.option("--channels", help="Pixel kind [default: grey for grey data sets, else rgb]",
+              type=click.Choice(list(_CHANNELS)))  # fmt: skip
+@click.option("--max-images", help="Stop after so many images", type=POSITIVE)
+@click.option("--shard-size", help="Write a folder of zips with so many images each", type=POSITIVE)
+@click.option("--split", help="Parts to take, such as train+test, for data sets that have them")
+@click.option("--folder-labels", help="Names of top-level folders are the classes", is_flag=True, default=None)
+@click.option("--label-file", help="Labels: dataset.json, list_attr_celeba.txt, or lines of 'file class'",
+              type=dnnlib.cli.PATH)  # fmt: skip
+@click.option("--image-column", help="Column of pictures in a Parquet table")
+@click.option("--label-column", help="Column of classes in a Parquet table")
+@click.option("--num-workers", help="Processes [default: one per processor]", type=POSITIVE)
+@click.option("--strict", help="Stop at the first unusable picture instead of skipping it", is_flag=True)
+@click.option("--skip-list", help="Write the name of every skipped picture, and why, to this file",
+              type=dnnlib.cli.PATH)  # fmt: skip
+def main(
+    source: str,
+    dest: str | None,
+    inspect: str | None,
+    width: int | None,
+    height: int | None,
+    transform: str | None,
+    resize_filter: str,
+    background: str,
+    channels: str | None,
+    max_images: int | None,
+    shard_size: int | None,
+    split: str | None,
+    folder_labels: bool | None,
+    label_file: str | None,
+    image_column: str | None,
+    label_column: str | None,
+    num_workers: int | None,
+    strict: bool,
+    skip_list: str | None,
+) -> None:
+    """Runs one conversion or inspection."""
+    if (dest is None) == (inspect is None):
+        raise UserError("say either --dest=FILE.zip to convert or --inspect to look")
+    workers = num_workers or usable_cpus()
+    fitting = _transform(width, height, transform, resize_filter, background)
+    chosen = SourceOptions(split, folder_labels, label_file, image_column, label_column)
+    if dest is None:
+        assert inspect is not None
+        _inspect(open_source(source, chosen), _sheet_path(inspect, source), workers, max_images)
+        return
+    check_destination(dest)
+    channel_count = _CHANNELS[channels] if channels else None
+    options = ConvertOptions(fitting, channel_count, background, max_images, shard_size, strict, workers)
+    _convert(open_source(source, chosen), dest, options, skip_list)
+
+
+def _transform(
+    width: int | None, height: int | None, kind: str | None, resize_filter: str, background: str
+) -> Transform:
+    if (width is None) != (height is None):
+        raise UserError("--width and --height go together; say both or neither")
+    if kind is not None and width is None:
+        raise UserError(f"--transform={kind} needs --width and --height")
+    if kind == "center-crop-wide" and width is not None and height is not None and height > width:
+        raise UserError(
+            "--transform=center-crop-wide is for pictures wider than high: --height must not exceed --width"
+        )
+    try:
+        ImageColor.getrgb(background)
+    except ValueError as e:
+        raise UserError(f"--background={background} is no colour; say a name such as black or #rrggbb") from e
+    size = (width, height) if width is not None and height is not None else None
+    return Transform(size, kind or "stretch", resize_filter, background)  # type: ignore[arg-type]
+
+
+def _convert(source: Source, dest: str, options: ConvertOptions, skip_list: str | None) -> None:
+    with _open_list(skip_list) as log:
+        skipped = _SkipPrinter(log)
+        report = convert(source, dest, options, skipped.add)
+    click.echo(_summary(report, dest, skipped, skip_list))
+
+
+class _SkipPrinter:
+    """Shows the first skipped pictures, and writes all of them to the list if there is one."""
+
+    def __init__(self, log: TextIO | None):
+        self._log = log
+        self.count = 0
+
+    def add(self, name: str, reason: str) -> None:
+        """Hears of one."""
+        self.count += 1
+        if self._log:
+            self._log.write(f"{name}: {reason}\n")
+        if self.count <= _SHOWN_SKIPS:
+            click.echo(f"skipped {name}: {reason}", err=True)
+
+
+@contextlib.contextmanager
+def _open_list(path: str | None) -> Iterator[TextIO | None]:
+    if path is None:
+        yield None
+        return
+    try:
+        f = open(path, "w", encoding="utf-8")  # noqa: SIM115 - closed below
+    except OSError as e:
+        raise UserError(f"can't write --skip-list={path}: {e.strerror}") from e
+    with f:
+        yield f
+
+
+def _summary(report: Report, dest: str, skipped: _SkipPrinter, skip_list: str | None) -> str:
+    text = f"{report.written} images of {report.shape} in {dest}"
+    if report.labelled:
+        text += ", with labels"
+    if skipped.count:
+        text += f"; {skipped.count} skipped"
+        if skip_list:
+            text += f", listed in {skip_list}"
+        elif skipped.count > _SHOWN_SKIPS:
+            text += f", the first {_SHOWN_SKIPS} shown above, all with --skip-list=FILE"
+    return text
+
+
+def _sheet_path(inspect: str, source: str) -> str:
+    if inspect != _AUTO_SHEET:
+        return inspect
+    stem = os.path.basename(os.path.abspath(source)).split(".")[0]
+    return f"{stem}-contact-sheet.png"
+
+
+def _inspect(source: Source, sheet: str, workers: int, max_images: int | None) -> None:
+    findings = inspect_source(source, workers, max_images)
+    for line in describe(findings, source.classes):
+        click.echo(line)
+    try:
+        contact_sheet(findings.thumbs).save(sheet, format="png")
+    except OSError as e:
+        raise UserError(f"can't write the contact sheet {sheet}: {e.strerror or e}") from e
+    click.echo(f"contact sheet of {len(findings.thumbs)} pictures: {sheet}")
+
+
+if __name__ == "__main__":
+    main()

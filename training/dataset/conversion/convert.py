@@ -1,0 +1,130 @@
+"""Source -> data set: decode, transform and encode in parallel, write in order."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from tqdm import tqdm
+
+from dnnlib.errors import UserError
+from training.dataset.conversion.destination import DatasetWriter, Label, open_destination
+from training.dataset.conversion.parallel import ordered_map
+from training.dataset.conversion.picture import BadPicture, flatten
+from training.dataset.conversion.png import encode_png
+from training.dataset.conversion.sources.base import Item, Source
+from training.dataset.conversion.transforms import Transform
+from training.dataset.decoding import ImageShape
+
+
+@dataclass
+class ConvertOptions:
+    """What the data set shall look like."""
+
+    transform: Transform = field(default_factory=Transform)
+    channels: int | None = None  # 1 or 3; None: as the source has them
+    background: str = "white"  # behind transparent parts
+    max_images: int | None = None  # stop after so many
+    shard_size: int | None = None  # images per zip, for a folder of zips
+    strict: bool = False  # the first unusable picture ends the conversion
+    workers: int = 1  # processes
+
+
+@dataclass
+class Report:
+    """What became of the pictures."""
+
+    written: int = 0
+    labelled: int = 0
+    shape: ImageShape | None = None
+    skipped: int = 0
+
+
+@dataclass
+class _Converted:
+    """One picture after its way through a worker: `png` and `shape`, or the `reason` why not."""
+
+    name: str
+    label: Label
+    png: bytes = b""
+    shape: ImageShape | None = None
+    reason: str = ""
+
+
+def convert(
+    source: Source, dest: str, options: ConvertOptions, on_skip: Callable[[str, str], None], progress: bool = True
+) -> Report:
+    """Converts `source` to the data set `dest`. The same bytes come out for any number of workers.
+
+    `on_skip(name, reason)` hears of every picture left out, in the source's order. Raises UserError, leaving `dest`
+    as it was, if nothing can be converted, the sizes differ and no size is asked for, some images have labels and
+    some don't, or, with `strict`, a picture is unusable.
+    """
+    channels = options.channels or source.channels
+    work = functools.partial(_convert_item, options.transform, channels, options.background)
+    report = Report()
+    with open_destination(dest, options.shard_size) as writer:
+        writer.classes = source.classes
+        results = ordered_map(work, source.items(), options.workers, _cost)
+        # closing() ends the worker processes before the destination is tidied up, also after an error.
+        with contextlib.closing(results), _progress(source, options, progress) as bar:
+            for result in results:
+                if result.shape is None:
+                    _skip(result, options.strict, on_skip, report)
+                else:
+                    _write(result, writer, report)
+                bar.update()
+                if options.max_images is not None and report.written >= options.max_images:
+                    break
+    return report
+
+
+def _cost(item: Item) -> int:
+    return item.picture.cost
+
+
+def _convert_item(transform: Transform, channels: int, background: str, item: Item) -> _Converted:
+    """Runs in the worker processes."""
+    try:
+        image = transform.apply(flatten(item.picture.open(), channels, background))
+    except BadPicture as e:
+        return _Converted(item.name, item.label, reason=str(e))
+    shape = ImageShape(channels, image.height, image.width)
+    return _Converted(item.name, item.label, encode_png(np.asarray(image)), shape)
+
+
+def _skip(result: _Converted, strict: bool, on_skip: Callable[[str, str], None], report: Report) -> None:
+    if strict:
+        raise UserError(f"{printable(result.name)}: {result.reason}; without --strict it would be skipped")
+    report.skipped += 1
+    on_skip(printable(result.name), result.reason)
+
+
+def _write(result: _Converted, writer: DatasetWriter, report: Report) -> None:
+    if report.shape is None:
+        report.shape = result.shape
+    if result.shape != report.shape:
+        raise UserError(
+            f"the pictures differ in size: {printable(result.name)} is {result.shape}, those before it are "
+            f"{report.shape}; say --width=W --height=H"
+        )
+    writer.add(result.png, result.label)
+    report.written = writer.count
+    report.labelled = writer.labelled
+
+
+@contextlib.contextmanager
+def _progress(source: Source, options: ConvertOptions, wanted: bool) -> Iterator[tqdm]:
+    total = source.total
+    if options.max_images is not None:
+        total = min(total or options.max_images, options.max_images)
+    # disable=None shows the bar on a terminal only.
+    with tqdm(total=total, unit="img", dynamic_ncols=True, disable=None if wanted else True) as bar:
+        yield bar
+
+
+def printable(name: str, limit: int = 120) -> str:
+    """A file name from outside, safe and short enough to print: control characters escaped, the middle left out."""
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+    return text if len(text) <= limit else f"{text[: limit // 2]}...{text[-limit // 2 + 3 :]}"

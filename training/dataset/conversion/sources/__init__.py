@@ -1,0 +1,96 @@
+"""All sources of pictures, and the finding of the one that a path is.
+
+A new source: a module with a class that is a `Source` (base.py), and one row in `_KINDS`.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+from dnnlib.errors import UserError
+from training.dataset.conversion.sources import cifar, image_files, lsun, mnist, parquet, stl10, tar_files
+from training.dataset.conversion.sources.base import Item, Source, SourceOptions
+from training.dataset.conversion.sources.tar_access import members, open_tar
+from training.dataset.shards import ShardReader
+
+__all__ = ["Item", "Source", "SourceOptions", "open_source"]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of source: how to know one, how to open it, which fields of SourceOptions mean something to it."""
+
+    name: str
+    matches: Callable[[str], bool]
+    open: Callable[[str, SourceOptions], Source]
+    takes: tuple[str, ...] = ()
+
+
+def _file(matches: Callable[[str], bool]) -> Callable[[str], bool]:
+    return lambda path: os.path.isfile(path) and matches(path)
+
+
+def _folder(matches: Callable[[str], bool]) -> Callable[[str], bool]:
+    return lambda path: os.path.isdir(path) and matches(path)
+
+
+def _suffix(suffix: str) -> Callable[[str], bool]:
+    return _file(lambda path: path.lower().endswith(suffix))
+
+
+def _tar_of(matches: Callable[[str], bool]) -> Callable[[str], bool]:
+    """True for a tar archive whose first member's name matches."""
+
+    def check(path: str) -> bool:
+        if not tar_files.is_tar(path):
+            return False
+        with open_tar(path) as tar:
+            first = next(members(tar), None)
+        return first is not None and matches(first.name)
+
+    return _file(check)
+
+
+_LABELS = ("folder_labels", "label_file")
+_COLUMNS = ("image_column", "label_column")
+_KINDS = (
+    _Kind("zip", _suffix(".zip"), image_files.open_zip, _LABELS),
+    _Kind("CIFAR tar", _tar_of(cifar.is_cifar), cifar.open_cifar_tar, ("split",)),
+    _Kind("STL-10 tar", _tar_of(stl10.is_stl10), stl10.open_stl10, ("split",)),
+    _Kind("tar", _file(tar_files.is_tar), tar_files.open_tar_file),
+    _Kind("Parquet table", _suffix(".parquet"), parquet.open_parquet_file, _COLUMNS),
+    _Kind("idx file", _file(mnist.is_idx), mnist.open_idx),
+    _Kind("LMDB", _folder(lsun.is_lmdb_folder), lsun.open_lmdb),
+    _Kind("CIFAR folder", _folder(cifar.is_cifar_folder), cifar.open_cifar_folder, ("split",)),
+    _Kind("STL-10 folder", _folder(stl10.is_stl10_folder), stl10.open_stl10, ("split",)),
+    _Kind("MNIST folder", _folder(mnist.is_mnist_folder), mnist.open_mnist_folder, ("split",)),
+    _Kind("tar shards", _folder(lambda p: bool(tar_files.tar_shards(p))), tar_files.open_tar_folder),
+    _Kind(
+        "Parquet tables",
+        _folder(lambda p: bool(parquet.parquet_files(p))),
+        parquet.open_parquet_folder,
+        ("split", *_COLUMNS),
+    ),
+    _Kind("folder of zips", _folder(ShardReader.is_sharded), image_files.open_shards, _LABELS),
+    _Kind("folder", os.path.isdir, image_files.open_folder, _LABELS),
+)
+
+
+def open_source(path: str, options: SourceOptions | None = None) -> Source:
+    """The source at `path`, recognised by content and name.
+
+    Raises UserError if there is none, it is damaged, or an option is given that means nothing to it.
+    """
+    options = options or SourceOptions()
+    if not os.path.exists(path):
+        raise UserError(f"--source={path} doesn't exist; give a folder, an archive or a data set file")
+    kind = next((k for k in _KINDS if k.matches(path)), None)
+    if kind is None:
+        raise UserError(
+            f"--source={path} is none of: folder or zip of pictures, CIFAR/STL-10/WebDataset tar, idx file, LMDB "
+            "folder, Parquet; for single pictures give the folder they are in"
+        )
+    for field in fields(options):
+        if getattr(options, field.name) is not None and field.name not in kind.takes:
+            raise UserError(f"--{field.name.replace('_', '-')} means nothing for a source of the kind {kind.name!r}")
+    return kind.open(path, options)

@@ -1,0 +1,56 @@
+"""LSUN: an LMDB folder whose values are image files (https://www.yf.io/p/lsun); needs the `lmdb` package."""
+
+import os
+from collections.abc import Iterator
+
+from dnnlib.errors import UserError
+from training.dataset.conversion.picture import EncodedPicture, NoPicture
+from training.dataset.conversion.sources.base import Item, SourceOptions
+from training.dataset.zip_reader import MEMBER_LIMIT
+
+
+class Lsun:
+    """All pictures in the order of their keys."""
+
+    channels = 3
+    classes: list[str] = []
+
+    def __init__(self, path: str):
+        try:
+            import lmdb
+        except ImportError as e:
+            raise UserError(f"{path} is an LMDB folder; to read it: pip install 'styleloom[lmdb]'") from e
+        self._path = path
+        self._lmdb = lmdb
+        try:
+            with self._open() as database:
+                self.total: int | None = database.stat()["entries"]
+        except lmdb.Error as e:
+            raise self._damaged(e) from e
+
+    def items(self) -> Iterator[Item]:
+        """Read by the database's cursor."""
+        try:
+            with self._open() as database, database.begin(buffers=True) as transaction:
+                for key, value in transaction.cursor():
+                    name = bytes(key).decode("utf-8", errors="replace")
+                    large = len(value) > MEMBER_LIMIT
+                    yield Item(name, None, NoPicture("too large") if large else EncodedPicture(bytes(value)))
+        except self._lmdb.Error as e:
+            raise self._damaged(e) from e
+
+    def _open(self):  # type: ignore[no-untyped-def]  # lmdb has no types
+        return self._lmdb.open(self._path, readonly=True, lock=False, readahead=False, meminit=False)
+
+    def _damaged(self, error: Exception) -> UserError:
+        return UserError(f"{self._path} is no readable LMDB folder ({error}); download it again")
+
+
+def is_lmdb_folder(path: str) -> bool:
+    """True if the folder is an LMDB database."""
+    return os.path.isfile(os.path.join(path, "data.mdb"))
+
+
+def open_lmdb(path: str, options: SourceOptions) -> Lsun:
+    """The folder that holds data.mdb."""
+    return Lsun(path)
