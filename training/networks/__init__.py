@@ -1,6 +1,6 @@
 """All networks, by name. Importing this package registers them."""
 
-from training.networks import discriminator, styleformer, stylegan2
+from training.networks import discriminator, styleformer, stylegan2, stylenat, wavelet_discriminator
 from training.networks.files import load, save
 from training.networks.generator import Generator
 from training.networks.registry import (
@@ -27,4 +27,6 @@ __all__ = [
     "save",
     "styleformer",
     "stylegan2",
+    "stylenat",
+    "wavelet_discriminator",
 ]
