@@ -79,7 +79,7 @@ def describe(findings: Findings, classes: list[str]) -> Iterator[str]:
     yield f"pictures: {findings.count}, unusable: {findings.reasons.total()}"
     sizes = {f"{w}x{h}": n for (w, h), n in findings.sizes.most_common()}
     yield from _counts("sizes", sizes)
-    if findings.sizes:
+    if len(findings.sizes) > 1:
         widths, heights = zip(*findings.sizes)
         yield f"  from {min(widths)}x{min(heights)} to {max(widths)}x{max(heights)}"
     yield from _counts("modes", dict(findings.modes.most_common()))

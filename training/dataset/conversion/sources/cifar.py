@@ -5,6 +5,7 @@ Each batch file is a pickle of a dict: `data` uint8 [N, 3072] (1024 red, 1024 gr
 """
 
 import contextlib
+import math
 import os
 import pickle
 from collections.abc import Callable, Iterator
@@ -162,11 +163,18 @@ class _PickledArray:
     def to_numpy(self) -> np.ndarray:
         """The array, if it is one of bytes. State as numpy documents it: version, shape, dtype, order, content."""
         _, shape, dtype, is_fortran, content = self._state
-        if not isinstance(dtype, _PickledType) or dtype.code != "u1" or not isinstance(content, bytes):
+        if not isinstance(dtype, _PickledType) or dtype.code != "u1" or not isinstance(content, bytes | bytearray):
             raise UserError("its data are no bytes")
-        if len(content) != int(np.prod(shape)):
+        if len(content) != math.prod(shape):
             raise UserError("its data don't have the size they say")
         return np.frombuffer(content, np.uint8).reshape(shape, order="F" if is_fortran else "C")
+
+
+def _from_buffer(content: Any, dtype: Any, shape: Any, order: str, axes: Any = None) -> _PickledArray:
+    """How numpy writes an array from pickle protocol 5 on."""
+    array = _PickledArray()
+    array.__setstate__((1, shape, dtype, order == "F", content))
+    return array
 
 
 class _PickledType:
@@ -192,6 +200,8 @@ class _PlainUnpickler(pickle.Unpickler):
     _ALLOWED = {
         ("numpy.core.multiarray", "_reconstruct"): _PickledArray,
         ("numpy._core.multiarray", "_reconstruct"): _PickledArray,
+        ("numpy._core.numeric", "_frombuffer"): _from_buffer,
+        ("numpy.core.numeric", "_frombuffer"): _from_buffer,
         ("numpy", "ndarray"): _PickledArray,
         ("numpy", "dtype"): _PickledType,
         ("_codecs", "encode"): _latin1,
