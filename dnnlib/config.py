@@ -52,7 +52,7 @@ def from_dict(cls: type[T], data: Any, path: str = "") -> T:
     data = dict(data)
     if issubclass(cls, Tagged):
         cls = _kind_class(cls, data.pop("kind", cls.kind), path)
-    known = field_types(cls)
+    known = field_types(cls)  # type: ignore[arg-type]
     unknown = [f"{path}{k}" for k in data if k not in known]
     if unknown:
         raise ConfigError(f"unknown config field{'s' * (len(unknown) > 1)}: {', '.join(sorted(unknown))}")

@@ -60,7 +60,7 @@ def test_discriminator_parameter_count_of_the_readme_configuration():
     [("stl10", 48, 7_966_096), ("celeba", 64, 8_567_505), ("church", 128, 13_929_621)],
 )
 def test_preset_generators_have_the_published_size(name, side, parameters):
-    G = presets.PRESETS[name](side, 1).G
+    G = presets.PRESETS[name].build(side, 1).G
     G.img_resolution = (side, side)
     assert G.mapping_layers == 8
     assert count(networks.build(G)) == parameters + 6 * 262_656

@@ -19,7 +19,7 @@ SYM6 = (
     *(-0.021060292512, 0.044724901771, 0.001767711864, -0.007800708325),
 )
 MARGIN = 6  # pixels around the image that the x2 filters read
-DENSE_LIMIT = 128  # up to this padded side, resampling as two matrix products beats a convolution
+DENSE_LIMIT = 512  # up to this padded side, resampling as two matrix products beats convolutions (on a CPU)
 
 
 def matrix(rows: list[list[torch.Tensor | float]], like: torch.Tensor) -> torch.Tensor:
@@ -119,7 +119,7 @@ def _sym6(dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     return setup_filter(SYM6, device=device).to(dtype)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=64)
 def _doubling_matrix(size: int, before: int, after: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """[2 (before + size + after), size]: reflection and x2 upsampling along one axis, as a linear map."""
     source = F.pad(torch.arange(size, dtype=torch.float64)[None], [before, after], mode="reflect").long()[0]

@@ -1,8 +1,9 @@
 """The complete configuration of a training run. A field here is the only place where its default lives."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from training.augment import PRESETS as AUGMENT_PRESETS
 from training.augment import AugmentConfig
 from training.networks.discriminator import StyleGAN2DiscriminatorConfig
 from training.networks.registry import DiscriminatorConfig, GeneratorConfig
@@ -61,7 +62,7 @@ class AdaConfig:
     target: float = 0.6  # mean sign of D(real) that p is adapted to
     interval: int = 4  # batches between adaptations
     speed_kimg: float = 500.0  # images for p to move by 1
-    pipe: AugmentConfig = field(default_factory=AugmentConfig)
+    pipe: AugmentConfig = field(default_factory=lambda: replace(AUGMENT_PRESETS["bgc"]))
 
 
 @dataclass

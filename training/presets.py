@@ -1,6 +1,7 @@
 """Presets: (resolution, gpus) -> a complete TrainingConfig. docs/recipes name their sources."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from training.config import AdaConfig, EmaConfig, LossConfig, OptimizerConfig, TrainingConfig
 from training.networks.discriminator import StyleGAN2DiscriminatorConfig
@@ -8,14 +9,32 @@ from training.networks.registry import GeneratorConfig
 from training.networks.styleformer import StyleformerConfig
 from training.networks.stylegan2 import StyleGAN2Config
 
-Preset = Callable[[int, int], TrainingConfig]
+PresetFunction = Callable[[int, int], TrainingConfig]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A preset and the data set it was made for."""
+
+    build: PresetFunction  # (larger image side in pixels, processes) -> config
+    data: str | None  # where that data set is expected; None: --data has to say
+    resolution: tuple[int, int] | None  # its (height, width); None: any
+    summary: str  # one line
+
+
 PRESETS: dict[str, Preset] = {}
 
 
-def preset(fn: Preset) -> Preset:
-    """Decorator: offers `fn` as `--cfg=NAME`; its docstring is shown in the list of presets."""
-    PRESETS[fn.__name__] = fn
-    return fn
+def preset(
+    data: str | None = None, resolution: tuple[int, int] | None = None
+) -> Callable[[PresetFunction], PresetFunction]:
+    """Decorator: offers a function as `--cfg=NAME`."""
+
+    def decorate(fn: PresetFunction) -> PresetFunction:
+        PRESETS[fn.__name__] = Preset(fn, data, resolution, (fn.__doc__ or "").partition("\n")[0])
+        return fn
+
+    return decorate
 
 
 def auto_gamma(resolution: int, batch: int) -> float:
@@ -49,7 +68,7 @@ def _config(
     )
 
 
-@preset
+@preset()
 def auto(resolution: int, gpus: int) -> TrainingConfig:
     """StyleGAN2 with settings chosen from the resolution and the number of GPUs."""
     batch = max(min(gpus * min(4096 // resolution, 32), 64), gpus)
@@ -75,31 +94,31 @@ def _stylegan2(batch: int, mbstd: int, channel_base: int, lr: float, gamma: floa
     )
 
 
-@preset
+@preset()
 def stylegan2(resolution: int, gpus: int) -> TrainingConfig:
     """StyleGAN2's configuration F for 1024 px (8 GPUs)."""
     return _stylegan2(batch=32, mbstd=4, channel_base=32768, lr=0.002, gamma=10, ema_kimg=10)
 
 
-@preset
+@preset()
 def paper256(resolution: int, gpus: int) -> TrainingConfig:
     """StyleGAN2-ADA's FFHQ 256 and LSUN settings (8 GPUs)."""
     return _stylegan2(batch=64, mbstd=8, channel_base=16384, lr=0.0025, gamma=1, ema_kimg=20)
 
 
-@preset
+@preset()
 def paper512(resolution: int, gpus: int) -> TrainingConfig:
     """StyleGAN2-ADA's AFHQ and BreCaHAD 512 settings (8 GPUs)."""
     return _stylegan2(batch=64, mbstd=8, channel_base=32768, lr=0.0025, gamma=0.5, ema_kimg=20)
 
 
-@preset
+@preset()
 def paper1024(resolution: int, gpus: int) -> TrainingConfig:
     """StyleGAN2-ADA's MetFaces 1024 settings (8 GPUs)."""
     return _stylegan2(batch=32, mbstd=4, channel_base=32768, lr=0.002, gamma=2, ema_kimg=10)
 
 
-@preset
+@preset("datasets/cifar10.zip", (32, 32))
 def cifar(resolution: int, gpus: int) -> TrainingConfig:
     """Styleformer on CIFAR-10 32x32 (paper: FID 2.82, IS 9.94)."""
     return _config(
@@ -132,28 +151,28 @@ def _styleformer(G: StyleformerConfig, resolution: int) -> TrainingConfig:
     )
 
 
-@preset
+@preset("datasets/stl10.zip", (48, 48))
 def stl10(resolution: int, gpus: int) -> TrainingConfig:
     """Styleformer on STL-10 48x48, grown from 12x12 (paper: FID 15.17, IS 11.01)."""
     G = StyleformerConfig(g_dict=[1024, 256, 64], num_layers=[1, 3, 3], start_resolution=(12, 12))
     return _styleformer(G, resolution)
 
 
-@preset
+@preset("datasets/celeba.zip", (64, 64))
 def celeba(resolution: int, gpus: int) -> TrainingConfig:
     """Styleformer-L on CelebA 64x64 (paper: FID 3.66)."""
     G = StyleformerConfig(g_dict=[1024, 256, 64, 64], num_layers=[1, 2, 1, 1], linformer=True)
     return _styleformer(G, resolution)
 
 
-@preset
+@preset("datasets/church.zip", (128, 128))
 def church(resolution: int, gpus: int) -> TrainingConfig:
     """Styleformer-L on LSUN Church 128x128 (paper: FID 7.99)."""
     G = StyleformerConfig(g_dict=[1024, 256, 64, 64, 64], num_layers=[1, 2, 1, 1, 1], linformer=True)
     return _styleformer(G, resolution)
 
 
-@preset
+@preset("datasets/noto-emoji-32.zip", (32, 32))
 def demo(resolution: int, gpus: int) -> TrainingConfig:
     """A small Styleformer-L for the embedded 32x32 emoji: minutes on two CPU cores."""
     cfg = _config(

@@ -36,10 +36,6 @@ class RunFolder:
         """Path of an artefact."""
         return self.path / name
 
-    def snapshot_name(self, kimg: int) -> str:
-        """File name of the network file at `kimg` thousand images."""
-        return f"network-snapshot-{kimg:06d}.pkl"
-
     def say(self, text: str) -> None:
         """A line for the terminal and log.txt; it doesn't tear a progress bar."""
         tqdm.write(text, file=sys.stdout)
@@ -58,10 +54,6 @@ class RunFolder:
             for name, value in stats.items():
                 events.add_scalar(name, value["mean"], global_step=int(nimg / 1e3))
             events.flush()
-
-    def add_metric(self, name: str, line: dict[str, Any]) -> None:
-        """Appends a line to metric-NAME.jsonl."""
-        self._append(f"metric-{name}.jsonl", line)
 
     def close(self) -> None:
         """Closes log and events."""

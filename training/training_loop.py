@@ -2,18 +2,18 @@
 
 import copy
 
-
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from metrics import MetricResult, compute_metrics
+from dnnlib.config import to_dict
+from metrics import compute_metrics
 from torch_utils import distributed
 from torch_utils.training_stats import BatchMean, Collector
 from training import networks
 from training.augment import AugmentPipe
 from training.config import TrainingConfig
-from training.dataset import ImageDataset, sample_order
+from training.dataset import ImageDataset, open_dataset, sample_order
 from training.loss import GanLoss, MicroBatch
 from training.networks.generator import Generator
 from training.phases import Phase, build_phases, keyed_seed, sync_gradients
@@ -27,6 +27,8 @@ class Trainer:
 
     def __init__(self, cfg: TrainingConfig, dataset: ImageDataset, run: RunFolder | None, device: torch.device):
         self.cfg, self.dataset, self.run, self.device = cfg, dataset, run, device
+        data = cfg.data
+        self.measured_set = open_dataset(data.path, data.use_labels, data.max_size) if data.mirror else dataset
         self.step_count = 0
         self.nimg = 0  # images seen so far; also the position in the training order
         self.tick = 0
@@ -53,7 +55,7 @@ class Trainer:
         self.loss = GanLoss(self.G, self.D, augment, cfg.loss, self.stats, self.means, self.pl_mean)
         self.phases = build_phases(cfg, self.G, self.D, self.loss)
         if cfg.nhwc:
-            self.D.to(memory_format=torch.channels_last)
+            self.D.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     # -- the loop -------------------------------------------------------------------------------------------------
 
@@ -194,23 +196,30 @@ class Trainer:
     def _snapshot(self) -> None:
         """Pictures, the network file, the metrics."""
         kimg = self.nimg // 1000
+        name = f"network-snapshot-{kimg:06d}.pkl"
         if self.run is not None:
             self._save_pictures(self.run, kimg)
             networks.save(
-                self.run.file(self.run.snapshot_name(kimg)),
+                self.run.file(name),
                 {"G": self.G, "D": self.D, "G_ema": self.G_ema, "augment_pipe": self.augment},
                 training_config=self.cfg,
+                training_set_kwargs=to_dict(self.cfg.data),
+                provenance={"kimg": self.nimg / 1000},
             )
-        for result in self._metrics():
-            if self.run is not None:
-                self.run.add_metric(result.metric, result.to_json(snapshot=self.run.snapshot_name(kimg)))
-                self.run.say(f"{' ' * 10} {result}")
+        if self.cfg.metrics:
+            self._measure(name)
         distributed.barrier()
 
-    def _metrics(self) -> list[MetricResult]:
-        if not self.cfg.metrics:
-            return []
-        return compute_metrics(self.cfg.metrics, self.G_ema, self.dataset, device=self.device)
+    def _measure(self, snapshot: str) -> None:
+        results = compute_metrics(
+            self.cfg.metrics, self.G_ema, self.measured_set, device=self.device, mirror=self.cfg.data.mirror
+        )
+        if self.run is None:
+            return
+        for result in results:
+            result.append_to(self.run.path, snapshot)
+            values = ", ".join(f"{name} {value:.5g}" for name, value in result.results.items())
+            self.run.say(f"{'':10s} {values}")
 
     def _latent_grid(self) -> tuple[torch.Tensor, torch.Tensor, int, int]:
         """Fixed latents and labels of the picture grids; writes reals.png for the same labels."""

@@ -33,13 +33,13 @@ class StyleGAN2DiscriminatorConfig(DiscriminatorConfig):
 class DiscriminatorBlock(nn.Module):
     """One resolution: two 3x3 convolutions, the second one halves the map."""
 
+    resample_filter: torch.Tensor
+
     def __init__(self, cfg: StyleGAN2DiscriminatorConfig, in_channels: int, channels: int, out_channels: int):
         super().__init__()
         self.architecture = cfg.architecture
-        if in_channels == 0 or cfg.architecture == "skip":
-            self.fromrgb = EqualizedConv2d(cfg.img_channels, channels, 1, activation="lrelu", conv_clamp=cfg.conv_clamp)
-        else:
-            self.fromrgb = None
+        reads_image = in_channels == 0 or cfg.architecture == "skip"
+        self.fromrgb = _from_rgb(cfg, channels) if reads_image else None
         self.conv0 = EqualizedConv2d(channels, channels, 3, activation="lrelu", conv_clamp=cfg.conv_clamp)
         self.conv1 = EqualizedConv2d(channels, out_channels, 3, activation="lrelu", down=2, conv_clamp=cfg.conv_clamp)
         if cfg.architecture == "resnet":
@@ -66,10 +66,7 @@ class DiscriminatorEpilogue(nn.Module):
     def __init__(self, cfg: StyleGAN2DiscriminatorConfig, channels: int, size: tuple[int, int], out_features: int):
         super().__init__()
         self.group_size, self.mbstd_channels = cfg.mbstd_group_size, cfg.mbstd_channels
-        if cfg.architecture == "skip":
-            self.fromrgb = EqualizedConv2d(cfg.img_channels, channels, 1, activation="lrelu", conv_clamp=cfg.conv_clamp)
-        else:
-            self.fromrgb = None
+        self.fromrgb = _from_rgb(cfg, channels) if cfg.architecture == "skip" else None
         features = channels + cfg.mbstd_channels
         self.conv = EqualizedConv2d(features, channels, 3, activation="lrelu", conv_clamp=cfg.conv_clamp)
         self.fc = FullyConnected(channels * size[0] * size[1], channels, activation="lrelu")
@@ -119,9 +116,13 @@ class StyleGAN2Discriminator(nn.Module):
             layer.requires_grad_(False)
 
 
+def _from_rgb(cfg: StyleGAN2DiscriminatorConfig, channels: int) -> EqualizedConv2d:
+    return EqualizedConv2d(cfg.img_channels, channels, 1, activation="lrelu", conv_clamp=cfg.conv_clamp)
+
+
 def halvings(size: tuple[int, int]) -> list[tuple[int, int]]:
     """Map sizes from the image down: halved while both sides are even and above 4. UserError if it never halves."""
-    sizes = [tuple(size)]
+    sizes = [(size[0], size[1])]
     while all(side % 2 == 0 and side > 4 for side in sizes[-1]):
         sizes.append((sizes[-1][0] // 2, sizes[-1][1] // 2))
     if len(sizes) < 2 or max(sizes[-1]) > 16:
@@ -129,4 +130,4 @@ def halvings(size: tuple[int, int]) -> list[tuple[int, int]]:
             f"the discriminator can't halve {size[0]}x{size[1]} down to 16 pixels or fewer: "
             "choose sides that are multiples of a power of two"
         )
-    return sizes  # type: ignore[return-value]
+    return sizes

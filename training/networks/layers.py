@@ -1,4 +1,4 @@
-"""Layers that several networks share. Equalised learning rate: Karras et al. 2018, "Progressive Growing", section 4.1."""
+"""Layers that several networks share. Equalised learning rate: Karras et al. 2018, Progressive Growing, section 4.1."""
 
 import math
 
@@ -43,6 +43,8 @@ class FullyConnected(nn.Module):
 
 class EqualizedConv2d(nn.Module):
     """Equalised convolution with optional filtered x2 resampling: [N, in, H, W] -> [N, out, H', W']."""
+
+    resample_filter: torch.Tensor
 
     def __init__(
         self,

@@ -13,6 +13,8 @@ class MappingNetwork(nn.Module):
     batch of all processes, so that the average does not depend on how the batch was cut up.
     """
 
+    w_avg: torch.Tensor  # [w_dim] running average, the centre of truncation
+
     def __init__(
         self,
         z_dim: int,  # 0: no latent (the discriminator's label mapping)

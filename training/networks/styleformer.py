@@ -52,6 +52,8 @@ class EncoderSpec:
 class EncoderLayer(nn.Module):
     """One style-modulated self-attention layer (paper, section 3.2 and figure 2); tokens [N, L, C] -> [N, L, C_out]."""
 
+    noise_const: torch.Tensor
+
     def __init__(self, spec: EncoderSpec):
         super().__init__()
         c, c_out = spec.in_channels, spec.out_channels
@@ -73,7 +75,7 @@ class EncoderLayer(nn.Module):
         q, k, v = self.qkv(x, s1, s2)
         attended = self._attend(q, k, v)
         out = _modulated_linear(attended, self.w_weight, s2) + _modulated_linear(v, self.u_weight, s2)
-        noise = self._noise(len(x), x, noise_mode)
+        noise = self._noise(x.shape[0], x, noise_mode)
         if noise is not None:
             out = out + noise
         return bias_act(out, self.bias, dim=2, act="lrelu", gain=1, clamp=self.spec.clamp)
@@ -139,6 +141,8 @@ class EncoderBlock(nn.Module):
 class SynthesisNetwork(nn.Module):
     """Styles ws [N, num_ws or more, w_dim] -> images [N, C, H, W]; blocks are named `b{height}_{index}`."""
 
+    resample_filter: torch.Tensor
+
     def __init__(self, cfg: StyleformerConfig):
         super().__init__()
         _check(cfg)
@@ -173,7 +177,7 @@ class SynthesisNetwork(nn.Module):
         w = next(styles)
         const = self.blocks(0)[0].const
         assert const is not None
-        x = const.expand(len(ws), -1, -1)
+        x = const.expand(ws.shape[0], -1, -1)
         img: torch.Tensor | None = None
         for stage, size in enumerate(self.sizes):
             if stage:
@@ -224,7 +228,7 @@ def _doubled(size: tuple[int, int], times: int) -> tuple[int, int]:
 
 def _check(cfg: StyleformerConfig) -> None:
     """UserError where g_dict, num_layers, the resolutions and the head sizes don't go together."""
-    start, goal = tuple(cfg.start_resolution), tuple(cfg.img_resolution)
+    start, goal = cfg.start_resolution, tuple(cfg.img_resolution)
     count = next((i for i in range(16) if _doubled(start, i) == goal), -2) + 1
     if count < 1:
         raise UserError(

@@ -28,6 +28,9 @@ class StyleGAN2Config(GeneratorConfig):
 class SynthesisLayer(nn.Module):
     """Modulated 3x3 convolution, noise, bias, lrelu: [N, in, h, w] -> [N, out, h * up, w * up]."""
 
+    noise_const: torch.Tensor
+    resample_filter: torch.Tensor
+
     def __init__(
         self,
         in_channels: int,
@@ -49,7 +52,7 @@ class SynthesisLayer(nn.Module):
     def forward(self, x: torch.Tensor, w: torch.Tensor, noise_mode: NoiseMode = "random") -> torch.Tensor:
         x = modulated_conv(x, self.weight, self.affine(w), self.up, self.resample_filter)
         if noise_mode == "random":
-            x = x + torch.randn([len(x), 1, *self.size], device=x.device, dtype=x.dtype) * self.noise_strength
+            x = x + torch.randn([x.shape[0], 1, *self.size], device=x.device, dtype=x.dtype) * self.noise_strength
         elif noise_mode == "const":
             x = x + self.noise_const * self.noise_strength
         return bias_act(x, self.bias, act="lrelu", clamp=self.conv_clamp)
@@ -74,6 +77,8 @@ class ToRGB(nn.Module):
 class SynthesisBlock(nn.Module):
     """One resolution: (the constant or conv0 with x2 upsampling), conv1, ToRGB added to the upsampled image."""
 
+    resample_filter: torch.Tensor
+
     def __init__(self, cfg: StyleGAN2Config, in_channels: int, out_channels: int, size: tuple[int, int]):
         super().__init__()
         clamp = cfg.conv_clamp
@@ -96,7 +101,7 @@ class SynthesisBlock(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         styles = iter(ws.unbind(1))
         if self.conv0 is None:
-            x = self.const.expand(len(ws), -1, -1, -1)
+            x = self.const.expand(ws.shape[0], -1, -1, -1)
         else:
             x = self.conv0(x, next(styles), noise_mode)
         x = self.conv1(x, next(styles), noise_mode)
@@ -162,11 +167,11 @@ def modulated_conv(
 
 def _sizes(goal: tuple[int, int]) -> list[tuple[int, int]]:
     """Map sizes from the learned constant (shorter side 4) up to the image."""
-    sizes = [tuple(goal)]
+    sizes = [(goal[0], goal[1])]
     while min(sizes[0]) > 4:
         if any(side % 2 for side in sizes[0]):
             break
         sizes.insert(0, (sizes[0][0] // 2, sizes[0][1] // 2))
     if min(sizes[0]) != 4 or len(sizes) < 2:
         raise UserError(f"StyleGAN2 doubles a map whose shorter side is 4 and never reaches {goal[0]}x{goal[1]}")
-    return sizes  # type: ignore[return-value]
+    return sizes

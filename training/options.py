@@ -1,0 +1,222 @@
+"""Command-line options of train.py as a table: each row names the config field it sets."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any
+
+import click
+import torch
+
+from dnnlib.cli import INTS, PATH
+from dnnlib.config import set_field
+from dnnlib.errors import UserError
+from metrics import parse_name
+from training import networks
+from training.augment import PRESETS as AUGMENT_PRESETS
+from training.config import DataConfig, TrainingConfig
+from training.dataset import ImageDataset, open_dataset
+from training.networks.discriminator import StyleGAN2DiscriminatorConfig
+from training.networks.styleformer import StyleformerConfig
+from training.networks.stylegan2 import StyleGAN2Config
+from training.presets import PRESETS, Preset
+
+
+@dataclass(frozen=True)
+class Option:
+    """`flag` sets config field `field`, or calls `apply(cfg, value)` where one option means more than one field."""
+
+    flag: str
+    type: Any
+    help: str
+    field: str | None = None
+    apply: Callable[[TrainingConfig, Any], None] | None = None
+
+    @property
+    def name(self) -> str:
+        """`--batch-gpu` -> `batch_gpu`."""
+        return self.flag.lstrip("-").replace("-", "_")
+
+
+def _g_dict(cfg: TrainingConfig, value: list[int]) -> None:
+    _styleformer(cfg).g_dict = value
+
+
+def _num_layers(cfg: TrainingConfig, value: list[int]) -> None:
+    _styleformer(cfg).num_layers = value
+
+
+def _depth(cfg: TrainingConfig, value: int) -> None:
+    _styleformer(cfg).depth = value
+
+
+def _minimum_head(cfg: TrainingConfig, value: int) -> None:
+    _styleformer(cfg).minimum_head = value
+
+
+def _start_resolution(cfg: TrainingConfig, value: list[int]) -> None:
+    _styleformer(cfg).start_resolution = (value[0], value[-1])
+
+
+def _linformer(cfg: TrainingConfig, value: bool) -> None:
+    _styleformer(cfg).linformer = value
+    cfg.ada.p_max = 0.7 if value else None
+
+
+def _batch(cfg: TrainingConfig, value: int) -> None:
+    # As in the originals, an explicit batch also sets the size of the minibatch-std groups.
+    cfg.batch = value
+    if isinstance(cfg.D, StyleGAN2DiscriminatorConfig):
+        cfg.D.mbstd_group_size = max(min(cfg.micro_batch, 4), 1)
+
+
+def _augpipe(cfg: TrainingConfig, value: str) -> None:
+    cfg.ada.pipe = replace(AUGMENT_PRESETS[value])
+
+
+def _metrics(cfg: TrainingConfig, value: str) -> None:
+    cfg.metrics = [] if value == "none" else value.split(",")
+
+
+def _freezed(cfg: TrainingConfig, value: int) -> None:
+    if not isinstance(cfg.D, StyleGAN2DiscriminatorConfig):
+        raise UserError(f"--freezed freezes layers of the StyleGAN2 discriminator; this one is {cfg.D.kind}")
+    cfg.D.freeze_layers = value
+
+
+def _fp32(cfg: TrainingConfig, value: bool) -> None:
+    # Without half precision nothing can overflow, so the field's --fp32 also drops the clamps.
+    if value and isinstance(cfg.D, StyleGAN2DiscriminatorConfig):
+        cfg.D.conv_clamp = None
+    if value and isinstance(cfg.G, StyleGAN2Config):
+        cfg.G.conv_clamp = None
+
+
+def _styleformer(cfg: TrainingConfig) -> StyleformerConfig:
+    if not isinstance(cfg.G, StyleformerConfig):
+        raise UserError(f"this option belongs to Styleformer, but the generator is {cfg.G.kind}; add --g_dict")
+    return cfg.G
+
+
+_POSITIVE = click.IntRange(min=1)
+_SHARE = click.FloatRange(min=0, max=1)
+
+OPTIONS: list[Option] = [
+    Option("--data", PATH, "Images to train on: zip or folder made by dataset_tool.py", "data.path"),
+    Option("--cond", bool, "Train conditionally on the labels in the data set", "data.use_labels"),
+    Option("--subset", _POSITIVE, "Train on so many randomly chosen images", "data.max_size"),
+    Option("--mirror", bool, "Add the mirror image of every picture", "data.mirror"),
+    Option("--batch", _POSITIVE, "Images per step, over all processes", apply=_batch),
+    Option("--batch-gpu", _POSITIVE, "Images per micro-batch; the rest is accumulated", "batch_gpu"),
+    Option("--gamma", click.FloatRange(min=0), "Weight of the R1 gradient penalty", "loss.r1_gamma"),
+    Option("--kimg", click.FloatRange(min=0), "Length of the training in thousands of images", "total_kimg"),
+    Option("--tick", click.FloatRange(min=0.001), "Thousands of images between status lines", "kimg_per_tick"),
+    Option("--snap", _POSITIVE, "Ticks between snapshots", "snap"),
+    Option("--metrics", str, "Comma-separated metrics of every snapshot, or none", apply=_metrics),
+    Option("--seed", click.IntRange(min=0), "Random seed", "seed"),
+    Option("--g_dict", INTS, "Styleformer: hidden size per resolution, e.g. 256,64,16", apply=_g_dict),
+    Option("--num_layers", INTS, "Styleformer: encoder layers per resolution", apply=_num_layers),
+    Option("--depth", _POSITIVE, "Styleformer: channels per attention head", apply=_depth),
+    Option("--minimum_head", _POSITIVE, "Styleformer: least number of heads", apply=_minimum_head),
+    Option("--linformer", bool, "Styleformer-L: linear attention from 32x32 on", apply=_linformer),
+    Option("--start-resolution", INTS, "Styleformer: side, or height,width, it starts from", apply=_start_resolution),
+    Option("--aug", click.Choice(["noaug", "ada", "fixed"]), "Discriminator augmentation", "ada.mode"),
+    Option("--p", _SHARE, "Augmentation probability for --aug=fixed", "ada.p"),
+    Option("--target", _SHARE, "Mean sign of D(real) that ADA aims at", "ada.target"),
+    Option("--augpipe", click.Choice(list(AUGMENT_PRESETS)), "Which augmentations", apply=_augpipe),
+    Option("--freezed", click.IntRange(min=0), "Freeze-D: the first so many layers stay as they are", apply=_freezed),
+    Option("--fp32", bool, "No clamping of layer outputs (needed only in half precision)", apply=_fp32),
+    Option("--nhwc", bool, "Channels-last memory layout in the discriminator", "nhwc"),
+    Option("--nobench", bool, "CUDA: no cuDNN benchmarking", "nobench"),
+    Option("--allow-tf32", bool, "CUDA: TF32 for matrix products and convolutions", "allow_tf32"),
+]
+
+
+def resolve(
+    preset: str,
+    gpus: int,
+    values: dict[str, Any],  # Option.name -> what the command line says, None if nothing
+    settings: Sequence[str],  # `--set` assignments
+    needs_data: bool = True,  # False: where the data set is missing, assume images as the preset expects them
+) -> tuple[TrainingConfig, ImageDataset | None]:
+    """Preset, options, `--set` assignments and the data set -> the complete config, and the data set.
+
+    Raises UserError for everything that doesn't fit.
+    """
+    given = {o: values[o.name] for o in OPTIONS if values.get(o.name) is not None}
+    chosen = PRESETS[preset]
+    data = _data_config(chosen, given, settings)
+    if needs_data or os.path.exists(os.path.expanduser(data.path)):
+        dataset = open_dataset(data.path, data.use_labels, data.max_size, data.mirror)
+        shape, label_dim = dataset.image_shape, dataset.label_dim
+    else:
+        dataset, (shape, label_dim) = None, _expected_images(chosen, data.path)
+    cfg = chosen.build(max(shape[1:]), gpus)
+    cfg.preset, cfg.gpus, cfg.data = preset, gpus, data
+    _apply(cfg, given)
+    for assignment in settings:
+        set_field(cfg, assignment)
+    for network in (cfg.G, cfg.D):
+        network.img_resolution, network.img_channels, network.c_dim = shape[1:], shape[0], label_dim
+    return cfg, dataset
+
+
+def _data_config(chosen: Preset, given: dict[Option, Any], settings: Sequence[str]) -> DataConfig:
+    """Which data: needed before the preset, which may depend on the images' size."""
+    holder = TrainingConfig()
+    holder.data.path = chosen.data or ""
+    for option, value in given.items():
+        if option.field is not None and option.field.startswith("data."):
+            _assign(holder, option.field, value)
+    for assignment in settings:
+        if assignment.startswith("data."):
+            set_field(holder, assignment)
+    if not holder.data.path:
+        raise UserError("which images? --data=FILE.zip (dataset_tool.py makes one), or --cfg=demo for the embedded set")
+    return holder.data
+
+
+def _expected_images(chosen: Preset, path: str) -> tuple[tuple[int, int, int], int]:
+    if chosen.resolution is None:
+        raise UserError(f"{path} does not exist, and this preset takes its settings from the images")
+    return (3, *chosen.resolution), 0
+
+
+def _apply(cfg: TrainingConfig, given: dict[Option, Any]) -> None:
+    names = {option.name: value for option, value in given.items()}
+    if "g_dict" in names and not isinstance(cfg.G, StyleformerConfig):
+        cfg.G = StyleformerConfig(mapping_layers=cfg.G.mapping_layers)
+    mode = names.get("aug", cfg.ada.mode)
+    if "p" in names and mode != "fixed":
+        raise UserError("--p is the probability of --aug=fixed; add that, or leave --p out")
+    if mode == "fixed" and "p" not in names and names.get("aug"):
+        raise UserError("--aug=fixed wants its probability, such as --p=0.2")
+    if "target" in names and mode != "ada":
+        raise UserError(f"--target steers --aug=ada, not --aug={mode}")
+    for option in sorted(given, key=lambda o: o.name == "batch"):  # --batch looks at --batch-gpu
+        if option.field is not None:
+            _assign(cfg, option.field, given[option])
+        else:
+            assert option.apply is not None
+            option.apply(cfg, given[option])
+
+
+def _assign(cfg: TrainingConfig, path: str, value: Any) -> None:
+    *parents, leaf = path.split(".")
+    setattr(reduce(getattr, parents, cfg), leaf, value)
+
+
+def check_config(cfg: TrainingConfig) -> tuple[int, int]:
+    """Parameter counts of G and D. UserError where the parts of the config don't go together."""
+    if cfg.batch_gpu is None and cfg.batch % cfg.gpus:
+        raise UserError(f"a batch of {cfg.batch} can't be split over {cfg.gpus} processes")
+    if cfg.batch % (cfg.micro_batch * cfg.gpus):
+        raise UserError(
+            f"a batch of {cfg.batch} is no multiple of {cfg.gpus} processes x {cfg.micro_batch} images per micro-batch"
+        )
+    for name in cfg.metrics:
+        parse_name(name)
+    with torch.device("meta"):
+        counts = [sum(p.numel() for p in networks.build(c).parameters()) for c in (cfg.G, cfg.D)]
+    return counts[0], counts[1]
