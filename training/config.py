@@ -8,6 +8,7 @@ from training.augment import AugmentConfig
 from training.networks.discriminator import StyleGAN2DiscriminatorConfig
 from training.networks.registry import DiscriminatorConfig, GeneratorConfig
 from training.networks.styleformer import StyleformerConfig
+from training.networks.value_range import ValueRange
 
 
 @dataclass
@@ -22,13 +23,14 @@ class DataConfig:
 
 @dataclass
 class OptimizerConfig:
-    """Adam. `decay_*` bring the learning rate linearly down to 0."""
+    """Adam. `decay_*` bring the learning rate linearly down to 0; both or neither."""
 
     lr: float = 0.0025
     betas: tuple[float, float] = (0.0, 0.99)
     eps: float = 1e-8
     decay_start_kimg: float | None = None  # None: constant
     decay_end_kimg: float | None = None
+    max_grad_norm: float | None = None  # the gradient of the main step (not of R1, path length) is clipped to this norm
 
 
 @dataclass
@@ -42,6 +44,9 @@ class LossConfig:
     pl_decay: float = 0.01  # of the running mean length
     pl_batch_shrink: int = 2  # the penalty sees 1/so many of a batch
     style_mixing: float = 0.9  # probability of mixing two latents' styles
+    bcr_real: float = 0.0  # weight of bCR on reals, 0: off (Zhao et al. 2021)
+    bcr_fake: float = 0.0  # weight of bCR on fakes
+    image_norm: ValueRange = "none"  # units of the images that R1 and bCR are meant in
 
 
 @dataclass
@@ -49,7 +54,14 @@ class EmaConfig:
     """Exponential moving average of the generator's weights."""
 
     half_life_kimg: float = 10.0
+    half_life_steps: float | None = None  # in steps whatever the batch, in place of half_life_kimg
     rampup: float | None = 0.05  # half-life is at most this share of the images seen so far; None: no ramp-up
+
+    def half_life_images(self, nimg: int, batch: int) -> float:
+        """Half-life in images after `nimg` images, at `batch` images per step."""
+        steps = self.half_life_steps
+        full = self.half_life_kimg * 1000 if steps is None else steps * batch
+        return full if self.rampup is None else min(full, nimg * self.rampup)
 
 
 @dataclass

@@ -9,8 +9,10 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from torch_utils.training_stats import BatchMean, Collector
+from training import bcr
 from training.config import LossConfig
 from training.networks.generator import Generator
+from training.networks.value_range import check_units, from_units, to_units
 
 
 @dataclass
@@ -41,6 +43,9 @@ class GanLoss:
     means: BatchMean
     pl_mean: torch.Tensor  # [], running mean of path lengths, as of the last step
 
+    def __post_init__(self) -> None:
+        check_units(self.cfg.image_norm, self.G.img_channels, "loss.image_norm")
+
     def g_main(self, batch: MicroBatch) -> torch.Tensor:
         """softplus(-D(G(z))): G wants its images taken for real."""
         logits = self._run_d(self._fakes(batch, record_w=True), batch.gen_c)
@@ -68,7 +73,7 @@ class GanLoss:
         return loss.mean()
 
     def d_main(self, batch: MicroBatch) -> torch.Tensor:
-        """softplus(D(G(z))) + softplus(-D(x))."""
+        """softplus(D(G(z))) + softplus(-D(x)), and bCR on both."""
         assert batch.real is not None
         with torch.no_grad():
             fakes = self._fakes(batch)
@@ -79,13 +84,26 @@ class GanLoss:
         self.means.add("sign_real", real_logits.sign())
         loss = F.softplus(fake_logits) + F.softplus(-real_logits)
         self.stats.report("Loss/D/loss", loss)
+        if self.cfg.bcr_real:
+            loss = loss + self._inconsistency("real", batch.real, batch.real_c, real_logits) * self.cfg.bcr_real
+        if self.cfg.bcr_fake:
+            loss = loss + self._inconsistency("fake", fakes, batch.gen_c, fake_logits) * self.cfg.bcr_fake
         return loss.mean()
 
+    def _inconsistency(
+        self, what: str, images: torch.Tensor, c: torch.Tensor | None, logits: torch.Tensor
+    ) -> torch.Tensor:
+        """(D(T(x)) - D(x))^2, T a random variation (bCR: Zhao et al. 2021, algorithm 1)."""
+        varied = from_units(bcr.vary(to_units(images, self.cfg.image_norm)), self.cfg.image_norm)
+        difference = (self._run_d(varied, c) - logits).square()
+        self.stats.report(f"Loss/bcr/{what}", difference)
+        return difference
+
     def d_r1(self, batch: MicroBatch) -> torch.Tensor:
-        """gamma / 2 * |grad_x D(augment(x))|^2 on reals (Mescheder et al. 2018, equation 9)."""
+        """gamma / 2 * |grad_x D(augment(x))|^2 on reals (Mescheder et al. 2018, equation 9), x in `image_norm`."""
         assert batch.real is not None
-        real = batch.real.detach().requires_grad_(True)
-        logits = self._run_d(real, batch.real_c)
+        real = to_units(batch.real.detach(), self.cfg.image_norm).requires_grad_(True)
+        logits = self._run_d(from_units(real, self.cfg.image_norm), batch.real_c)
         (gradient,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
         penalty = gradient.square().sum([1, 2, 3])
         self.stats.report("Loss/r1_penalty", penalty)

@@ -10,6 +10,7 @@ from torch import nn
 from torch_utils import distributed
 from training.config import OptimizerConfig, TrainingConfig
 from training.loss import GanLoss, MicroBatch
+from training.networks.spectral_norm import advance_power_iteration
 
 
 @dataclass
@@ -24,11 +25,22 @@ class Phase:
     loss: Callable[[MicroBatch], torch.Tensor]
     needs_reals: bool
     parameters: list[nn.Parameter]  # those that are trained, in a fixed order
+    base_lr: float  # before any decay
+    max_norm: float | None = None  # the gradient's norm is clipped to this
 
     def set_trainable(self, on: bool) -> None:
         """Only the stepping network's parameters require gradients."""
         for p in self.parameters:
             p.requires_grad_(on)
+
+    def update(self, nimg: int) -> None:
+        """Takes the optimisation step from the gradients that the parameters hold, after `nimg` images."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.base_lr * decay_factor(self.schedule, nimg)
+        if self.max_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
+        self.optimizer.step()
+        advance_power_iteration(self.module)
 
 
 def build_phases(cfg: TrainingConfig, G: nn.Module, D: nn.Module, loss: GanLoss) -> list[Phase]:
@@ -39,13 +51,24 @@ def build_phases(cfg: TrainingConfig, G: nn.Module, D: nn.Module, loss: GanLoss)
     D.requires_grad_(False)
     g_opt = _adam(g_params, cfg.G_opt, cfg.loss.pl_interval)
     d_opt = _adam(d_params, cfg.D_opt, cfg.loss.r1_interval)
-    phases = [Phase("Gmain", G, g_opt, cfg.G_opt, 1, loss.g_main, False, g_params)]
-    if cfg.loss.pl_weight and cfg.loss.pl_interval:
-        phases.append(Phase("Greg", G, g_opt, cfg.G_opt, cfg.loss.pl_interval, loss.g_path_length, False, g_params))
-    phases.append(Phase("Dmain", D, d_opt, cfg.D_opt, 1, loss.d_main, True, d_params))
+    g_lr, d_lr = g_opt.param_groups[0]["lr"], d_opt.param_groups[0]["lr"]
+    g_clip, d_clip = cfg.G_opt.max_grad_norm, cfg.D_opt.max_grad_norm
+    g_step, d_step = cfg.loss.pl_interval, cfg.loss.r1_interval
+    phases = [Phase("Gmain", G, g_opt, cfg.G_opt, 1, loss.g_main, False, g_params, g_lr, g_clip)]
+    if cfg.loss.pl_weight and g_step:
+        phases.append(Phase("Greg", G, g_opt, cfg.G_opt, g_step, loss.g_path_length, False, g_params, g_lr))
+    phases.append(Phase("Dmain", D, d_opt, cfg.D_opt, 1, loss.d_main, True, d_params, d_lr, d_clip))
     if cfg.loss.r1_gamma:
-        phases.append(Phase("Dreg", D, d_opt, cfg.D_opt, cfg.loss.r1_interval, loss.d_r1, True, d_params))
+        phases.append(Phase("Dreg", D, d_opt, cfg.D_opt, d_step, loss.d_r1, True, d_params, d_lr))
     return phases
+
+
+def decay_factor(cfg: OptimizerConfig, nimg: int) -> float:
+    """What the learning rate is multiplied by after `nimg` images: 1, falling linearly to 0 between the two marks."""
+    if cfg.decay_start_kimg is None or cfg.decay_end_kimg is None:
+        return 1.0
+    left = (cfg.decay_end_kimg * 1000 - nimg) / max((cfg.decay_end_kimg - cfg.decay_start_kimg) * 1000, 1e-9)
+    return min(max(left, 0.0), 1.0)
 
 
 def _adam(parameters: list[nn.Parameter], cfg: OptimizerConfig, interval: int | None) -> torch.optim.Adam:

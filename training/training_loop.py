@@ -98,7 +98,7 @@ class Trainer:
             (phase.loss(batch) * (phase.interval / count)).backward()
         phase.set_trainable(False)
         self.bad_gradients += sync_gradients(phase.parameters)
-        phase.optimizer.step()
+        phase.update(self.nimg)
 
     def _micro_batch(self, micro: int, needs_reals: bool) -> MicroBatch:
         """Micro-batch `micro` of this step. Labels to generate for are those of images drawn at random."""
@@ -125,9 +125,7 @@ class Trainer:
 
     @torch.no_grad()
     def _update_ema(self) -> None:
-        half_life = self.cfg.ema.half_life_kimg * 1000
-        if self.cfg.ema.rampup is not None:
-            half_life = min(half_life, self.nimg * self.cfg.ema.rampup)
+        half_life = self.cfg.ema.half_life_images(self.nimg, self.cfg.batch)
         beta = 0.5 ** (self.cfg.batch / max(half_life, 1e-8))
         torch._foreach_lerp_(list(self.G_ema.parameters()), list(self.G.parameters()), 1 - beta)
         for ema, now in zip(self.G_ema.buffers(), self.G.buffers()):
