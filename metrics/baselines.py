@@ -5,6 +5,9 @@ from torch import nn
 
 from metrics.sources import ImageSet
 
+BASELINES = {"mean": 0, "pca64": 64}
+"""Name -> number of principal components."""
+
 
 class PCAGaussian(nn.Module):
     """Samples mean + sum of `components` principal components, each times a normal number of its variance.

@@ -7,15 +7,14 @@ import torch
 import torch.distributed as dist
 
 from dnnlib import UserError
+from torch_utils import distributed
 
 T = TypeVar("T")
 
 
 def rank_and_count() -> tuple[int, int]:
     """(this process's rank, number of processes); (0, 1) without torch.distributed."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
+    return distributed.rank(), distributed.world_size()
 
 
 def shared_spans(count: int, batch: int) -> Iterator[list[tuple[int, int]]]:

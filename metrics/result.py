@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,17 +30,22 @@ class MetricResult:
     generated: str
     seed: int | None
 
-    def to_json(self, snapshot_pkl: str | None = None) -> str:
-        """One line of JSON with the field's keys (results, metric, total_time, snapshot_pkl, timestamp) first."""
+    def __str__(self) -> str:
+        """`kid2k_lite0 0.0123` and so on for every value."""
+        return ", ".join(f"{name} {value:.5g}" for name, value in self.results.items())
+
+    def to_json(self, snapshot: str | None = None) -> dict[str, Any]:
+        """What goes into metric-NAME.jsonl: the field's keys (results, metric, total_time, snapshot_pkl, timestamp),
+        then detector, sample counts and hashes. `snapshot` is the network file's name."""
         own = dataclasses.asdict(self)
         head = {"results": own.pop("results"), "metric": own.pop("metric"), "total_time": own.pop("total_time")}
-        return json.dumps(head | {"snapshot_pkl": snapshot_pkl, "timestamp": time.time()} | own)
+        return head | {"snapshot_pkl": snapshot, "timestamp": time.time()} | own
 
-    def append_to(self, folder: str | Path, snapshot_pkl: str | None = None) -> Path:
-        """Adds the line to `metric-NAME.jsonl` in `folder`; returns its path."""
+    def append_to(self, folder: str | Path, snapshot: str | None = None) -> Path:
+        """Adds a line to `metric-NAME.jsonl` in `folder`; returns its path."""
         path = Path(folder) / f"metric-{self.metric}.jsonl"
-        with open(path, "a") as file:
-            file.write(self.to_json(snapshot_pkl) + "\n")
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(self.to_json(snapshot)) + "\n")
         return path
 
 

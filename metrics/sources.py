@@ -17,7 +17,9 @@ _BLOCK_ROWS = 4096  # pixel rows in a block: 32 images of 128 x 128, 4 of 1024 x
 class ImageSet(Protocol):
     """What metrics need of a data set (training/dataset has more)."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """For messages and results."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

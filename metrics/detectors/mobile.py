@@ -14,13 +14,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from metrics.detectors.registry import DetectorInfo, load_tensors, register_detector
+from metrics.detectors.registry import DetectorInfo, register_detector
+from metrics.detectors.weights import Weights
 from metrics.resize import resize
 
 INPUT_SIZE = 96  # part of both detectors' identity: benchmarks/metrics.py compares 96 and 224 on small images
-FEATURES = 1280
 _MEAN = (0.485, 0.456, 0.406)  # of ImageNet, in [0, 1]
 _STD = (0.229, 0.224, 0.225)
 
@@ -185,25 +184,18 @@ LITE0 = Lite0Layout(
 
 def build_mobile(layout: Layout, path: Path, resize_mode: str | None) -> MobileDetector:
     """The detector of one layout with the weights in `path`."""
-    blocks = _blocks(layout)
-    pairs = [layout.stem, *(pair for names, _, _ in blocks for pair in names), layout.head]
-    wanted = [f"{conv}.weight" for conv, _ in pairs]
-    wanted += [f"{bn}.{leaf}" for _, bn in pairs for leaf in ("weight", "bias", "running_mean", "running_var")]
-    state = load_tensors(path, [*wanted, f"{layout.classifier}.weight", f"{layout.classifier}.bias"])
+    weights = Weights(path)
 
     def conv(names: tuple[str, str], stride: int, relu6: bool) -> SameConv:
-        weight, bias = _fold(state, names, layout.epsilon)
-        return SameConv(weight, bias, stride, layout.tf_padding, relu6)
+        return SameConv(*weights.folded(*names, layout.epsilon), stride, layout.tf_padding, relu6)
 
     tower: list[nn.Module] = [conv(layout.stem, 2, True)]
-    for names, stride, residual in blocks:
+    for names, stride, residual in _blocks(layout):
         *_, depthwise, project = names
         convs = [conv(n, stride if n == depthwise else 1, n != project) for n in names]
         tower.append(InvertedResidual(convs, residual))
     tower.append(conv(layout.head, 1, True))
-    classifier = nn.Linear(FEATURES, state[f"{layout.classifier}.weight"].shape[0])
-    classifier.load_state_dict({k: state[f"{layout.classifier}.{k}"] for k in ("weight", "bias")})
-    return MobileDetector(nn.Sequential(*tower), classifier, resize_mode or "clean_bicubic")
+    return MobileDetector(nn.Sequential(*tower), weights.linear(layout.classifier), resize_mode or "clean_bicubic")
 
 
 def _blocks(layout: Layout) -> list[tuple[list[tuple[str, str]], int, bool]]:
@@ -213,17 +205,6 @@ def _blocks(layout: Layout) -> list[tuple[list[tuple[str, str]], int, bool]]:
         for i in range(row.repeats):
             blocks.append((layout.block(len(blocks), row.expand > 1), row.stride if i == 0 else 1, i > 0))
     return blocks
-
-
-def _fold(
-    state: dict[str, torch.Tensor],
-    names: tuple[str, str],
-    epsilon: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    conv, bn = names
-    mean, var, scale, shift = (state[f"{bn}.{leaf}"] for leaf in ("running_mean", "running_var", "weight", "bias"))
-    weight, bias = fuse_conv_bn_weights(state[f"{conv}.weight"], None, mean, var, epsilon, scale, shift)
-    return weight.data, bias.data
 
 
 def _packaged(package: str, *parts: str) -> Path | None:

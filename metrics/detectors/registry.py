@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -108,6 +108,35 @@ def find_weights(name: str, file: str | Path | None = None, cache_dir: str | Pat
     return _download(info, cache_dir)
 
 
+def assign_files(given: Sequence[str], wanted: Sequence[str]) -> dict[str, str]:
+    """`--detector=` values -> {detector name: file}.
+
+    `NAME=FILE` says it; a bare FILE is recognised by its published name, or belongs to the only detector in `wanted`
+    that takes a file. UserError if that leaves a choice.
+    """
+    files = {}
+    for text in given:
+        name, eq, path = text.partition("=")
+        if eq and name in _DETECTORS:
+            files[name] = str(Path(path).expanduser())
+        else:
+            files[_owner(text, wanted)] = str(Path(text).expanduser())
+    return files
+
+
+def _owner(path: str, wanted: Sequence[str]) -> str:
+    for info in _DETECTORS.values():
+        if Path(path).name in (info.file_name, *info.other_file_names):
+            return info.name
+    takers = sorted({name for name in wanted if detector_info(name).locate is None})
+    if len(takers) == 1:
+        return takers[0]
+    raise UserError(
+        f"--detector={path}: say which detector that file is for, --detector=NAME={path}; "
+        f"the metrics use {', '.join(takers) or 'none that takes a file'}"
+    )
+
+
 def load_detector(
     name: str,
     device: torch.device | str = "cpu",
@@ -139,23 +168,6 @@ def weights_sha256(path: Path) -> str:
     """Hex SHA-256 of a weights file, computed once per file and process."""
     stat = path.stat()
     return _sha256(str(path), (stat.st_size, stat.st_mtime_ns))
-
-
-def load_tensors(path: Path, names: Collection[str]) -> dict[str, torch.Tensor]:
-    """The tensors `names` of a weights file of plain tensors, which is read without running anything in it.
-
-    Raises UserError if the file is no such file or lacks a tensor. BatchNorm's counters are not asked for.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:  # torch.load raises about every kind there is for a file that is something else
-        raise UserError(f"{path} is not a file of tensors that torch can load ({type(e).__name__})") from e
-    if not isinstance(state, dict):
-        raise UserError(f"{path} holds a {type(state).__name__}, not a table of tensors by name")
-    missing = sorted(set(names) - set(state))
-    if missing:
-        raise UserError(f"{path} lacks {len(missing)} tensors of this detector, the first is {missing[0]!r}")
-    return {name: state[name] for name in names}
 
 
 def _given_file(info: DetectorInfo, path: Path) -> Path:
