@@ -12,15 +12,17 @@ class FolderReader:
     """Regular files below the folder `path`, sorted by relative name with forward slashes.
 
     Links to files are followed, links to folders are not, so no loop of links can catch it. Raises UserError if the
-    folder can't be listed.
+    folder can't be listed. `irregular` names what is no file: dead links, links to folders, pipes, devices.
     """
 
     def __init__(self, path: str):
         self.path = path
         try:
-            self._names = sorted(_walk(path, ""))
+            found = sorted(_walk(path, ""))
         except OSError as e:
             raise UserError(f"can't list {path}: {e.strerror}") from e
+        self._names = [name for name, regular in found if regular]
+        self.irregular = [name for name, regular in found if not regular]
 
     def __len__(self) -> int:
         return len(self._names)
@@ -69,13 +71,13 @@ def read_file(path: str, limit: int = MEMBER_LIMIT) -> bytes:
     return data
 
 
-def _walk(folder: str, prefix: str) -> Iterator[str]:
+def _walk(folder: str, prefix: str) -> Iterator[tuple[str, bool]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 yield from _walk(entry.path, f"{prefix}{entry.name}/")
-            elif _is_regular(entry):
-                yield prefix + entry.name
+            else:
+                yield prefix + entry.name, _is_regular(entry)
 
 
 def _is_regular(entry: os.DirEntry[str]) -> bool:

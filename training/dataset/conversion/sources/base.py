@@ -54,4 +54,5 @@ def unsafe_name(name: str) -> str | None:
 def is_clutter(name: str) -> bool:
     """Files that systems and programs leave beside pictures; nobody wants to hear of them."""
     parts = name.split("/")
-    return parts[0] == "__MACOSX" or parts[-1].startswith(".") or parts[-1] in ("Thumbs.db", "desktop.ini")
+    hidden = any(part.startswith(".") and part not in (".", "..") for part in parts)
+    return hidden or parts[0] == "__MACOSX" or parts[-1] in ("Thumbs.db", "desktop.ini")

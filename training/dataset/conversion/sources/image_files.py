@@ -1,7 +1,7 @@
 """Folders and zips of image files: CelebA, official StyleGAN2-ADA zips, our own, anyone's pictures."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from dnnlib.errors import UserError
 from training.dataset.conversion.destination import Label
@@ -24,11 +24,12 @@ class ImageFiles:
     Labels come from (in this order) --folder-labels, --label-file, or the dataset.json inside.
     """
 
-    def __init__(self, reader: Reader, options: SourceOptions):
+    def __init__(self, reader: Reader, options: SourceOptions, irregular: Sequence[str] = ()):
         if options.folder_labels and options.label_file:
             raise UserError("--folder-labels and --label-file exclude each other")
         self._reader = reader
-        self.total: int | None = len(reader)
+        self._irregular = irregular
+        self.total: int | None = len(reader) + len(irregular)
         self.channels = _channels(reader)
         self._table, self.classes = self._labels(options)
         self._folder_classes = {name: i for i, name in enumerate(self.classes)} if options.folder_labels else None
@@ -41,6 +42,8 @@ class ImageFiles:
             if not is_clutter(name) and name.rsplit("/", 1)[-1] != LABEL_FILE:
                 yield Item(name, self._label(name), self._picture(index, name, name == before))
             before = name
+        for name in self._irregular:
+            yield Item(name, None, NoPicture("no regular file (a dead link, a link to a folder, a pipe or a device)"))
 
     def _picture(self, index: int, name: str, duplicate: bool) -> Picture:
         reason = "duplicate name" if duplicate else unsafe_name(name)
@@ -92,7 +95,8 @@ class ImageFiles:
 
 def open_folder(path: str, options: SourceOptions) -> ImageFiles:
     """A folder of pictures."""
-    return ImageFiles(_not_empty(FolderReader(path)), options)
+    reader = FolderReader(path)
+    return ImageFiles(_not_empty(reader), options, reader.irregular)
 
 
 def open_zip(path: str, options: SourceOptions) -> ImageFiles:

@@ -1,0 +1,247 @@
+"""dataset_tool.py as its users run it: a process, its messages, its exit status, what it leaves behind."""
+
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nasty_files
+import numpy as np
+import pytest
+from dataset_samples import cifar10_tar, dataset_zip, pictures, png, read_dataset_zip
+from PIL import Image
+
+from dnnlib import UserError
+from training.dataset import open_dataset
+from training.dataset.conversion import destination
+from training.dataset.conversion.destination import open_destination
+from training.dataset.conversion.png import encode_png
+
+ROOT = Path(__file__).parent.parent
+
+
+def tool(*args: object, cwd: Path | None = None, **kwargs) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "dataset_tool.py"), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for i, pixels in enumerate(pictures(12, 40, 60)):
+        (folder / f"{i:02d}.png").write_bytes(png(pixels))
+    return folder
+
+
+def test_cifar10_becomes_a_data_set_that_opens(tmp_path):
+    images, labels = pictures(12), [i % 10 for i in range(12)]
+    cifar10_tar(tmp_path / "cifar-10-python.tar.gz", images, labels, test=2)
+    done = tool("--source=cifar-10-python.tar.gz", "--dest=datasets/cifar10.zip", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "10 images of 32x32 RGB in datasets/cifar10.zip, with labels" in done.stdout
+    dataset = open_dataset(tmp_path / "datasets/cifar10.zip", use_labels=True)
+    got, one_hot = dataset.load(range(10))
+    np.testing.assert_array_equal(got.numpy(), images[:10].transpose(0, 3, 1, 2))
+    assert one_hot.argmax(1).tolist() == labels[:10]
+
+
+@pytest.mark.parametrize("resize_filter", ["box", "lanczos"])
+@pytest.mark.parametrize("transform", [None, "center-crop", "center-crop-wide", "fit-pad"])
+def test_transforms_and_filters_as_pillow_does_them(tmp_path, photos, transform, resize_filter):
+    size = (30, 16)
+    args = [f"--transform={transform}"] if transform else []
+    done = tool(f"--source={photos}", f"--dest={tmp_path}/o.zip", "--width=30", "--height=16", "--background=#204060",
+                f"--resize-filter={resize_filter}", "--max-images=2", "--num-workers=1", *args)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    pixels = Image.fromarray(pictures(12, 40, 60)[1])
+    how = Image.Resampling[resize_filter.upper()]
+    if transform is None:
+        expected = pixels.resize(size, how)
+    elif transform == "center-crop":
+        expected = pixels.crop((10, 0, 50, 40)).resize(size, how)
+    elif transform == "center-crop-wide":
+        expected = Image.new("RGB", (30, 30))
+        expected.paste(pixels.crop((0, 4, 60, 36)).resize(size, how), (0, 7))
+    else:
+        expected = Image.new("RGB", size, "#204060")
+        expected.paste(pixels.resize((24, 16), how), (3, 0))
+    np.testing.assert_array_equal(read_dataset_zip(tmp_path / "o.zip")[0][1], np.asarray(expected))
+
+
+def test_tilde_is_expanded(tmp_path, photos):
+    done = tool(f"--source={photos}", "--dest=~/o.zip", "--max-images=1", env={**os.environ, "HOME": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "o.zip").exists()
+
+
+def test_inspect_prints_the_facts_and_draws_a_sheet(tmp_path):
+    (tmp_path / "in/cat").mkdir(parents=True)
+    (tmp_path / "in/dog").mkdir()
+    same = png(pictures(1)[0])
+    for name, content in {"cat/0.png": same, "cat/1.png": same, "dog/0.png": png(pictures(1, 8, 9, 1)[0]),
+                          "dog/1.png": b"no picture"}.items():  # fmt: skip
+        (tmp_path / "in" / name).write_bytes(content)
+    done = tool("--source=in", "--inspect", "--folder-labels", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for line in ("pictures: 3, unusable: 1", "sizes: 32x32 (2), 9x8 (1)", "modes: RGB (2), L (1)", "classes: 2",
+                 "0 cat: 2", "pixel-identical duplicates: 1", "dog/1.png: not an image file"):  # fmt: skip
+        assert line in done.stdout
+    sheet = Image.open(tmp_path / "in-contact-sheet.png")
+    assert sheet.size == (3 * 100 + 4, 104)
+    assert {p.name for p in tmp_path.iterdir()} == {"in", "in-contact-sheet.png"}
+
+
+def test_skipped_pictures_are_counted_and_listed(tmp_path):
+    (tmp_path / "in").mkdir()
+    for i in range(25):
+        (tmp_path / f"in/{i:02d}.png").write_bytes(b"x")
+    (tmp_path / "in/good.png").write_bytes(png(pictures(1)[0]))
+    done = tool("--source=in", "--dest=o.zip", "--skip-list=skipped.txt", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr.count("skipped") == 20
+    assert "25 skipped, listed in skipped.txt" in done.stdout
+    lines = (tmp_path / "skipped.txt").read_text().splitlines()
+    assert lines == [f"{i:02d}.png: not an image file that can be read" for i in range(25)]
+
+
+BAD_INPUT = {
+    "no source": (["--source=nowhere", "--dest=o.zip"], "doesn't exist"),
+    "nothing to do": (["--source=in"], "either --dest=FILE.zip to convert or --inspect"),
+    "both": (["--source=in", "--dest=o.zip", "--inspect"], "either"),
+    "half a size": (["--source=in", "--dest=o.zip", "--width=8"], "go together"),
+    "crop to what": (["--source=in", "--dest=o.zip", "--transform=center-crop"], "needs --width and --height"),
+    "size 0": (["--source=in", "--dest=o.zip", "--width=0", "--height=8"], "0 is not in the range"),
+    "unknown transform": (["--source=in", "--dest=o.zip", "--transform=warp"], "'warp' is not one of"),
+    "no colour": (["--source=in", "--dest=o.zip", "--background=nice"], "is no colour"),
+    "mixed sizes": (["--source=in", "--dest=new/o.zip"], "the pictures differ in size"),
+    "wrong dest": (["--source=in", "--dest=o.tar"], "not a .tar file"),
+    "full folder": (["--source=in", "--dest=in"], "no empty folder"),
+    "shards in a zip": (["--source=in", "--dest=o.zip", "--shard-size=2"], "names a single zip"),
+    "split": (["--source=in", "--dest=o.zip", "--split=test"], "means nothing"),
+    "single picture": (["--source=in/0.png", "--dest=o.zip"], "give the folder they are in"),
+    "no pictures": (["--source=texts", "--dest=o.zip"], "no image could be converted"),
+    "empty folder": (["--source=empty", "--dest=o.zip"], "is empty"),
+    "wrong zip": (["--source=fake.zip", "--dest=o.zip"], "not a readable zip"),
+    "wrong tar": (["--source=fake.tar.gz", "--dest=o.zip"], "not a readable tar"),
+    "label file": (["--source=in", "--dest=o.zip", "--label-file=nowhere.txt"], "can't be read"),
+    "no sub-folders": (["--source=in", "--dest=o.zip", "--folder-labels"], "no sub-folders"),
+}
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("workplace")
+    for name in ("in", "texts", "empty"):
+        (folder / name).mkdir()
+    (folder / "in/0.png").write_bytes(png(pictures(1)[0]))
+    (folder / "in/1.png").write_bytes(png(pictures(1, 8, 8)[0]))
+    (folder / "texts/a.txt").write_text("hello")
+    for name in ("fake.zip", "fake.tar.gz"):
+        (folder / name).write_text("hello")
+    return folder
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_line_status_2_and_nothing_left(workplace, case):
+    args, message = BAD_INPUT[case]
+    before = sorted(workplace.rglob("*"))
+    done = tool(*args, "--num-workers=1", cwd=workplace)
+    assert done.returncode == 2
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("skipped ")]
+    assert len(errors) == 1, done.stderr
+    assert errors[0].startswith("Error: ")
+    assert message in errors[0]
+    assert sorted(workplace.rglob("*")) == before
+
+
+def test_a_full_disk_leaves_the_old_destination(tmp_path, photos):
+    old = dataset_zip(tmp_path / "o.zip", pictures(1)).read_bytes()
+
+    def limit() -> None:  # a file may have 20 kB: writing fails as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    done = tool(f"--source={photos}", f"--dest={tmp_path}/o.zip", "--num-workers=1", preexec_fn=limit)
+    assert done.returncode == 2
+    assert "no space left" in done.stderr
+    assert (tmp_path / "o.zip").read_bytes() == old
+    assert os.listdir(tmp_path) == ["o.zip"]
+    assert tool(f"--source={photos}", f"--dest={tmp_path}/o.zip").returncode == 0
+    assert len(open_dataset(tmp_path / "o.zip")) == 12
+
+
+def test_no_space_at_the_last_flush_leaves_the_old_destination(tmp_path, monkeypatch):
+    old = dataset_zip(tmp_path / "o.zip", pictures(1)).read_bytes()
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(destination.os, "fsync", full)
+    with pytest.raises(UserError, match="no space left"), open_destination(str(tmp_path / "o.zip")) as out:
+        out.add(encode_png(pictures(1)[0]), None)
+    assert (tmp_path / "o.zip").read_bytes() == old
+    assert os.listdir(tmp_path) == ["o.zip"]
+
+
+@pytest.mark.parametrize("dest", ["o.zip", "folder"])
+def test_kill_9_in_mid_conversion_leaves_the_old_destination(tmp_path, dest):
+    (tmp_path / "in").mkdir()
+    content = png(pictures(1, 64, 64)[0])
+    for i in range(3000):
+        (tmp_path / f"in/{i:04d}.png").write_bytes(content)
+    old = dataset_zip(tmp_path / "o.zip", pictures(1)).read_bytes()
+    command = [sys.executable, str(ROOT / "dataset_tool.py"), "--source=in", f"--dest={dest}", "--num-workers=1"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    partial = tmp_path / f".{dest}.partial"
+    deadline = time.monotonic() + 60
+    while not (partial.exists() and any(partial.rglob("*"))) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert partial.exists(), "it was killed before the end"
+    assert (tmp_path / "o.zip").read_bytes() == old
+    assert not (tmp_path / "folder").exists()
+    done = tool("--source=in", f"--dest={dest}", "--max-images=5", "--num-workers=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(open_dataset(tmp_path / dest)) == 5
+    assert not partial.exists()
+
+
+def test_two_runs_to_one_destination_do_not_mix(tmp_path):
+    dest = str(tmp_path / "o.zip")
+    with open_destination(dest) as first:
+        first.add(encode_png(pictures(1)[0]), None)
+        with pytest.raises(UserError, match="another run is writing"), open_destination(dest):
+            pass
+    assert len(open_dataset(dest)) == 1
+
+
+def test_a_worker_that_dies_ends_the_conversion_in_one_line(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name, (content, _) in nasty_files.wanted_files().items():
+        (tmp_path / "in" / name).write_bytes(content)
+    code = f"""
+import os, sys
+if __name__ == "__mp_main__":
+    os._exit(9)
+if __name__ == "__main__":
+    import dataset_tool
+    sys.argv = ["dataset_tool.py", "--source={tmp_path}/in", "--dest={tmp_path}/o.zip", "--num-workers=2"]
+    dataset_tool.main()
+"""
+    (tmp_path / "dying.py").write_text(code)
+    done = subprocess.run([sys.executable, str(tmp_path / "dying.py")], capture_output=True, text=True, timeout=60,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "a worker process died" in done.stderr
+    assert not (tmp_path / "o.zip").exists()
+
+
+def test_help_shows_every_option():
+    done = tool("--help")
+    assert done.returncode == 0
+    assert "--resize-filter [box|lanczos]" in done.stdout
+    assert "python dataset_tool.py --source=cifar-10-python.tar.gz" in done.stdout
