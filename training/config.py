@@ -85,7 +85,7 @@ class TrainingConfig:
     seed: int = 0
     gpus: int = 1  # processes; without CUDA they share the CPU
     batch: int = 32  # images per step, all processes together
-    batch_gpu: int | None = None  # images per micro-batch; None: batch / gpus
+    batch_gpu: int | None = None  # images per micro-batch, at most batch / gpus; None: just that
     total_kimg: float = 25000.0
     kimg_per_tick: float = 4.0
     snap: int = 50  # ticks between snapshots (network, pictures, metrics)
@@ -105,4 +105,4 @@ class TrainingConfig:
     @property
     def micro_batch(self) -> int:
         """Images per micro-batch."""
-        return self.batch_gpu or self.batch // self.gpus
+        return min(self.batch_gpu or self.batch, self.batch // self.gpus)

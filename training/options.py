@@ -165,7 +165,7 @@ def resolve(
 def _data_config(chosen: Preset, given: dict[Option, Any], settings: Sequence[str]) -> DataConfig:
     """Which data: needed before the preset, which may depend on the images' size."""
     holder = TrainingConfig()
-    holder.data.path = chosen.data or ""
+    holder.data.path, holder.data.mirror = chosen.data or "", chosen.mirror
     for option, value in given.items():
         if option.field is not None and option.field.startswith("data."):
             _assign(holder, option.field, value)

@@ -8,6 +8,8 @@ from training.networks.discriminator import StyleGAN2DiscriminatorConfig
 from training.networks.registry import GeneratorConfig
 from training.networks.styleformer import StyleformerConfig
 from training.networks.stylegan2 import StyleGAN2Config
+from training.networks.stylenat import StyleNATConfig
+from training.networks.wavelet_discriminator import WaveletDiscriminatorConfig
 
 PresetFunction = Callable[[int, int], TrainingConfig]
 
@@ -19,6 +21,7 @@ class Preset:
     build: PresetFunction  # (larger image side in pixels, processes) -> config
     data: str | None  # where that data set is expected; None: --data has to say
     resolution: tuple[int, int] | None  # its (height, width); None: any
+    mirror: bool  # train on mirror images too, unless --mirror says otherwise
     summary: str  # one line
 
 
@@ -26,12 +29,12 @@ PRESETS: dict[str, Preset] = {}
 
 
 def preset(
-    data: str | None = None, resolution: tuple[int, int] | None = None
+    data: str | None = None, resolution: tuple[int, int] | None = None, mirror: bool = False
 ) -> Callable[[PresetFunction], PresetFunction]:
     """Decorator: offers a function as `--cfg=NAME`."""
 
     def decorate(fn: PresetFunction) -> PresetFunction:
-        PRESETS[fn.__name__] = Preset(fn, data, resolution, (fn.__doc__ or "").partition("\n")[0])
+        PRESETS[fn.__name__] = Preset(fn, data, resolution, mirror, (fn.__doc__ or "").partition("\n")[0])
         return fn
 
     return decorate
@@ -188,4 +191,77 @@ def demo(resolution: int, gpus: int) -> TrainingConfig:
         ada=AdaConfig(p_max=0.7),
     )
     cfg.metrics = ["kid2k_lite0"]
+    return cfg
+
+
+def _stylenat(
+    G: StyleNATConfig, *, gamma: float, bcr: float, iterations: int, decay_from: int, batch: int = 64
+) -> TrainingConfig:
+    """StyleNAT's recipe on 8 GPUs, with any number: micro-batches of 8. `iterations` are counted at `batch`."""
+    total, start = iterations * batch / 1000, decay_from * batch / 1000
+    cfg = TrainingConfig(
+        batch=batch,
+        batch_gpu=8,
+        total_kimg=total,
+        G=G,
+        D=WaveletDiscriminatorConfig(),
+        G_opt=OptimizerConfig(lr=5e-5, decay_start_kimg=start, decay_end_kimg=total),
+        D_opt=OptimizerConfig(lr=2e-4, decay_start_kimg=start, decay_end_kimg=total, max_grad_norm=5.0),
+        ema=EmaConfig(half_life_steps=10000 / 32, rampup=None),
+        ada=AdaConfig(mode="noaug"),
+    )
+    cfg.loss = LossConfig(
+        r1_gamma=gamma,
+        pl_weight=0,
+        pl_interval=None,
+        style_mixing=0,
+        bcr_real=bcr,
+        bcr_fake=bcr,
+        image_norm="imagenet",
+    )
+    return cfg
+
+
+@preset("datasets/ffhq256.zip", (256, 256), mirror=True)
+def ffhq256(resolution: int, gpus: int) -> TrainingConfig:
+    """StyleNAT on FFHQ 256x256 (paper: FID 2.05)."""
+    return _stylenat(StyleNATConfig(), gamma=10, bcr=10, iterations=1_000_000, decay_from=775_000)
+
+
+@preset("datasets/ffhq1024.zip", (1024, 1024), mirror=True)
+def ffhq1024(resolution: int, gpus: int) -> TrainingConfig:
+    """StyleNAT on FFHQ 1024x1024 (paper: FID 4.17)."""
+    return _stylenat(StyleNATConfig(), gamma=10, bcr=10, iterations=1_000_000, decay_from=775_000)
+
+
+@preset("datasets/church256.zip", (256, 256), mirror=True)
+def church256(resolution: int, gpus: int) -> TrainingConfig:
+    """StyleNAT with up to six dilations on LSUN Church 256x256 (paper: FID 3.40)."""
+    G = StyleNATConfig(
+        min_heads=8,
+        kernels=[[3], [7], [7], [7], [7], [7], [7]],
+        dilations=[[1], [1], [1, 2], [1, 2, 4], [1, 2, 4, 8], [1, 2, 4, 8, 16], [1, 2, 4, 8, 16, 32]],
+    )
+    return _stylenat(G, gamma=5, bcr=0, iterations=1_500_000, decay_from=1_300_000)
+
+
+@preset("datasets/noto-emoji-32.zip", (32, 32))
+def demo_nat(resolution: int, gpus: int) -> TrainingConfig:
+    """A small StyleNAT with bCR for the embedded 32x32 emoji: minutes on two CPU cores."""
+    cfg = TrainingConfig(
+        batch=32,
+        total_kimg=100,
+        G=StyleNATConfig(
+            z_dim=128, w_dim=128, mapping_layers=2, channels=[128, 128, 64, 32], kernels=[[3], [5], [5], [5]]
+        ),
+        D=WaveletDiscriminatorConfig(channels=[64, 128, 128], spectral_norm=False),
+        G_opt=OptimizerConfig(lr=5e-4),
+        D_opt=OptimizerConfig(lr=2e-3, max_grad_norm=5.0),
+        ema=EmaConfig(half_life_kimg=5),
+        ada=AdaConfig(mode="noaug"),
+        metrics=["kid2k_lite0"],
+    )
+    cfg.loss = LossConfig(
+        r1_gamma=0.5, pl_weight=0, pl_interval=None, style_mixing=0, bcr_real=1, bcr_fake=1, image_norm="imagenet"
+    )
     return cfg
