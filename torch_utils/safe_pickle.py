@@ -243,11 +243,9 @@ def _dictionary(reader: Reader) -> None:
 def _build(reader: Reader) -> None:
     state = reader.pop_plain()
     target = reader.stack[-1]
-    if isinstance(target, dict) and isinstance(state, dict):  # a dict subclass of the field with attributes
-        target.update({_key(k): v for k, v in state.items()})
-    elif isinstance(target, Stateful):
+    if isinstance(target, Stateful):
         target.set_state(state)
-    else:
+    elif not isinstance(target, dict):  # attributes beside the items (state_dict's `_metadata`) are dropped
         raise UnsafeFile(f"refusing to set the state of {type(target).__name__} in {reader.source}")
 
 

@@ -17,41 +17,38 @@ from dnnlib.errors import ConfigError, UserError
 from torch_utils import persistence
 from torch_utils.persistence import NETWORKS, NetworkFile, NetworkRecord
 from torch_utils.safe_pickle import Constant, Constructor, DamagedFile, Reader
-from torch_utils.torch_files import plain_constructors
+from torch_utils.torch_files import plain_constructors, read_legacy, read_zip
 from training.augment import AugmentConfig, AugmentPipe
 from training.networks import registry
-from training.networks.official import stylegan_pickle
+from training.networks.official import stylegan_pickle, stylenat
 
 AUGMENT_KIND = "augment_pipe"
+_LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number that opens torch.save's old streams
 _NAMED = 8  # how many tensors an error names
 
 
 def save(
     path: str | os.PathLike[str],
-    networks: Mapping[str, nn.Module | None],  # any of G, D, G_ema
-    training_config: dict[str, Any] | None = None,  # the run's config as plain data
-    training_set_kwargs: dict[str, Any] | None = None,  # what the networks were trained on, as plain data
-    augment_pipe: AugmentPipe | None = None,
-    provenance: dict[str, Any] | None = None,  # e.g. {"kimg": 200}
+    networks: Mapping[str, nn.Module | None],  # any of G, D, G_ema, augment_pipe
+    training_config: Any = None,  # the run's config: a dataclass or plain data
+    training_set_kwargs: Mapping[str, Any] | None = None,  # what the networks were trained on, as plain data
+    provenance: Mapping[str, Any] | None = None,  # more about how they came about, e.g. {"kimg": 200}
 ) -> None:
     """Writes a network file, atomically; the suffix `.safetensors` chooses that form, any other one the pickle.
 
-    Raises UserError if the folder can't be written to, ValueError for names other than G, D, G_ema.
+    Raises UserError if the place can't be written, ValueError for unknown names.
     """
-    if set(networks) - {"G", "D", "G_ema"}:
-        raise ValueError(f"unknown network names among {sorted(networks)}")
+    if set(networks) - set(NETWORKS):
+        raise ValueError(f"a network file holds {', '.join(NETWORKS)}, not {sorted(set(networks) - set(NETWORKS))}")
     records = {name: None if module is None else record_of(module) for name, module in networks.items()}
-    records["augment_pipe"] = None if augment_pipe is None else record_of(augment_pipe)
     origin = {"program": f"StyleLoom {_version()}", "torch": str(torch.__version__)}
-    write(
-        path,
-        NetworkFile(
-            records,
-            training_set_kwargs=plain(training_set_kwargs),
-            training_config=plain(training_config),
-            provenance=origin | plain(provenance or {}),
-        ),
+    content = NetworkFile(
+        records,
+        training_set_kwargs=plain(training_set_kwargs),
+        training_config=plain(training_config),
+        provenance=origin | plain(provenance or {}),
     )
+    write(path, content)
 
 
 def write(path: str | os.PathLike[str], content: NetworkFile) -> None:
@@ -95,6 +92,10 @@ def read(path_or_url: str | os.PathLike[str]) -> NetworkFile:
     source = str(path_or_url)
     path = cache.fetch(source) if cache.is_url(source) else Path(path_or_url)
     data = _bytes_of(path, source)
+    if data[:4] == b"PK\x03\x04":
+        return stylenat.content(read_zip(data, source), source)
+    if data[: len(_LEGACY_START)] == _LEGACY_START:
+        return stylenat.content(read_legacy(data, source), source)
     if data[8:9] == b"{" and data[:1] != b"\x80":
         return persistence.read_safetensors(path)
     return _read_pickle(data, source)

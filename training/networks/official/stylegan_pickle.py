@@ -13,8 +13,8 @@ import torch
 from dnnlib.errors import UserError
 from torch_utils.persistence import NetworkFile, NetworkRecord
 from torch_utils.safe_pickle import Constant, Constructor, DamagedFile, Stateful
-from torch_utils.torch_files import PlainNamespace
 from training.augment import AugmentConfig
+from training.networks.official.plain import json_data
 
 LINFORMER_P_MAX = 0.7  # the original uses the augmentation's p up to here together with Linformer
 
@@ -86,7 +86,7 @@ def content(data: dict[str, Any], source: str) -> NetworkFile:
     kinds = sorted({record.kind for record in networks.values() if record})
     return NetworkFile(
         networks,
-        training_set_kwargs=_json_data(data.get("training_set_kwargs")),
+        training_set_kwargs=json_data(data.get("training_set_kwargs")),
         provenance={"program": "official StyleGAN2-ADA or Styleformer", "kinds": ", ".join(kinds)},
     )
 
@@ -171,7 +171,7 @@ def _augment_pipe(module: PersistentModule, p_max: float) -> NetworkRecord:
     fields = [field.name for field in dataclasses.fields(AugmentConfig)]
     config = {name: module.get(name) for name in fields if module.get(name) is not None}
     p = module.tensors()["p"].clamp(max=p_max)
-    return NetworkRecord("augment_pipe", _json_data(config), {"p": p})
+    return NetworkRecord("augment_pipe", json_data(config), {"p": p})
 
 
 _READERS = {"Generator": _generator, "Discriminator": _discriminator}
@@ -196,14 +196,3 @@ def _without_constants(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tens
 
 def _resolution(block: str) -> int:
     return int(block.removeprefix("b").partition("_")[0])
-
-
-def _json_data(value: Any) -> Any:
-    """Plain data as JSON has it; what has no such form (sets, numpy types) becomes text."""
-    if isinstance(value, PlainNamespace):
-        value = value.attributes
-    if isinstance(value, dict):
-        return {str(k): _json_data(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_json_data(v) for v in value]
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)[:200]

@@ -1,0 +1,94 @@
+"""A generator as a program for other runtimes: ONNX, and PyTorch's own exported program."""
+
+import os
+import warnings
+from typing import Any
+
+import torch
+from torch import nn
+
+from dnnlib.errors import UserError
+from torch_utils.persistence import atomic_file
+from training.networks.generator import Generator, NoiseMode
+
+TOLERANCE = 1e-3  # largest difference between ours and the exported program's images, of a range of 2
+
+
+class SamplingModule(nn.Module):
+    """(z [N, z_dim], c [N, c_dim]) -> images [N, C, H, W], with truncation and noise mode fixed."""
+
+    def __init__(self, G: Generator, truncation_psi: float, noise_mode: NoiseMode) -> None:
+        super().__init__()
+        self.G, self.truncation_psi, self.noise_mode = G, truncation_psi, noise_mode
+
+    def forward(self, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        return self.G(z, c, truncation_psi=self.truncation_psi, noise_mode=self.noise_mode)
+
+
+def exported_program(G: Generator, truncation_psi: float = 1, noise_mode: NoiseMode = "const") -> Any:
+    """`torch.export` of a generator on the CPU, for any batch size from 1 up.
+
+    Raises UserError for random noise: an exported program gives one picture per latent.
+    """
+    if noise_mode == "random":
+        raise UserError("an exported generator has no random noise: choose --noise-mode=const or none")
+    module = SamplingModule(G.cpu().eval(), truncation_psi, noise_mode)
+    batch = torch.export.Dim("batch", min=1)
+    shapes = {"z": {0: batch}, "c": {0: batch}}
+    return torch.export.export(module, example_inputs(G), dynamic_shapes=shapes)
+
+
+def example_inputs(G: Generator, n: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+    """Latents [n, z_dim] and zero labels [n, c_dim]."""
+    latents = torch.randn(n, G.z_dim, generator=torch.Generator().manual_seed(0))
+    return latents, torch.zeros(n, G.c_dim)
+
+
+def write_program(path: str | os.PathLike[str], G: Generator, truncation_psi: float, noise_mode: NoiseMode) -> float:
+    """Writes the `.pt2` form (`torch.export.load` opens it); returns the largest difference from G's own images."""
+    program = exported_program(G, truncation_psi, noise_mode)
+    z, c = example_inputs(G, n=3)
+    error = _difference(G, truncation_psi, noise_mode, z, c, program.module()(z, c))
+    with atomic_file(path) as file:
+        torch.export.save(program, file)
+    return error
+
+
+def write_onnx(path: str | os.PathLike[str], G: Generator, truncation_psi: float, noise_mode: NoiseMode) -> float:
+    """Writes an ONNX model and checks it with onnxruntime; returns the largest difference from G's own images.
+
+    Raises UserError without the `onnx` extra, or if the model's images differ by more than TOLERANCE.
+    """
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  (torch.onnx needs it)
+    except ImportError as e:
+        raise UserError(f"ONNX export needs the package {e.name}: pip install 'styleloom[onnx]'") from e
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = torch.onnx.export(
+            exported_program(G, truncation_psi, noise_mode),
+            input_names=["z", "c"],
+            output_names=["images"],
+            verbose=False,
+        )
+    assert model is not None
+    data = model.model_proto.SerializeToString()
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    z, c = example_inputs(G, n=3)
+    inputs = {value.name: {"z": z, "c": c}[value.name].numpy() for value in session.get_inputs()}
+    (images,) = session.run(None, inputs)
+    error = _difference(G, truncation_psi, noise_mode, z, c, torch.from_numpy(images))
+    with atomic_file(path) as file:
+        file.write(data)
+    return error
+
+
+def _difference(
+    G: Generator, psi: float, noise_mode: NoiseMode, z: torch.Tensor, c: torch.Tensor, images: torch.Tensor
+) -> float:
+    with torch.no_grad():
+        error = float((images - G(z, c, truncation_psi=psi, noise_mode=noise_mode)).abs().max())
+    if not error <= TOLERANCE:
+        raise UserError(f"the exported program's images differ by {error:.2g} from the network's: nothing was written")
+    return error
