@@ -5,7 +5,6 @@ from `Tagged` is one of several kinds; its JSON form carries the kind's name, so
 """
 
 import dataclasses
-import functools
 import json
 import types
 import typing
@@ -52,7 +51,7 @@ def from_dict(cls: type[T], data: Any, path: str = "") -> T:
     data = dict(data)
     if issubclass(cls, Tagged):
         cls = _kind_class(cls, data.pop("kind", cls.kind), path)
-    known = field_types(cls)  # type: ignore[arg-type]
+    known = field_types(cls)
     unknown = [f"{path}{k}" for k in data if k not in known]
     if unknown:
         raise ConfigError(f"unknown config field{'s' * (len(unknown) > 1)}: {', '.join(sorted(unknown))}")
@@ -87,11 +86,10 @@ def parse_value(text: str) -> Any:
         return text.strip()
 
 
-@functools.cache
-def field_types(cls: type) -> dict[str, Any]:
+def field_types(cls: Any) -> dict[str, Any]:
     """Field name -> resolved type annotation of a config dataclass."""
     hints = typing.get_type_hints(cls)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
 
 
 def _child(holder: Any, name: str, path: str) -> Any:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -25,6 +26,7 @@ class GeneratorConfig(NetworkConfig):
     z_dim: int = 512  # latent dimension
     w_dim: int = 512  # style dimension
     mapping_layers: int = 8  # fully connected layers from z to w
+    seed_rule: Literal["numpy", "torch"] = "numpy"  # whose random numbers a seed's z comes from
 
 
 @dataclass

@@ -1,0 +1,91 @@
+"""The project's own rules: which floor may import which, and that the lists of dependencies agree."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = {"train", "generate", "calc_metrics", "dataset_tool"}
+# From the top down; a module imports only from its own floor or below. The longest matching prefix counts.
+FLOORS = {
+    **dict.fromkeys(SCRIPTS, 7),
+    "training": 6,
+    "metrics": 5,
+    "training.networks": 4,
+    "training.dataset": 4,
+    "training.augment": 3,  # network files hold an augmentation pipe too
+    "training.augment_geometry": 3,
+    "torch_utils": 2,
+    "dnnlib": 1,
+}
+
+
+def floor(module: str) -> int | None:
+    parts = module.split(".")
+    prefixes = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+    return next((FLOORS[p] for p in prefixes if p in FLOORS), None)
+
+
+def own_modules() -> dict[str, Path]:
+    files = [ROOT / f"{s}.py" for s in SCRIPTS]
+    for package in ("dnnlib", "torch_utils", "training", "metrics"):
+        files += sorted((ROOT / package).rglob("*.py"))
+    return {".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): f for f in files}
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that the file names in an import, wherever in the file it stands."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_imports_only_go_down():
+    for module, path in own_modules().items():
+        for name in imports(path):
+            target = floor(name)
+            if target is None:
+                continue
+            assert target <= floor(module), f"{module} imports {name} from a floor above"
+            if target == 7:
+                raise AssertionError(f"{module} imports the script {name}")
+            if floor(module) == 4 and target == 4:
+                assert name.split(".")[1] == module.split(".")[1], f"{module} imports {name} beside it"
+
+
+@pytest.mark.parametrize("module", ["dnnlib"])
+def test_dnnlib_needs_no_torch(module):
+    for name, path in own_modules().items():
+        if name.split(".")[0] == module:
+            assert not any(i.split(".")[0] == "torch" for i in imports(path)), name
+
+
+def test_every_dependency_list_agrees():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    pip = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
+    assert sorted(pip) == sorted(project["dependencies"])
+    assert f"python{project['requires-python']}" in environment["dependencies"]
+
+
+def test_constraints_pin_what_the_project_installs():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = dict(
+        line.strip().split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
+    )
+    assert pins["torch"] == "2.13.0"
+    names = {re.split(r"[<>=!~\[ ]", d)[0].lower() for d in project["dependencies"]}
+    for extra in project["optional-dependencies"].values():
+        names |= {re.split(r"[<>=!~\[ ]", d)[0].lower() for d in extra}
+    without = {"styleloom", *re.findall(r"^([\w-]+)==", (ROOT / "requirements-nodeps.txt").read_text(), re.M)}
+    missing = names - {p.lower() for p in pins} - without
+    assert not missing, f"constraints.txt pins no version of {sorted(missing)}"
