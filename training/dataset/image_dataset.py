@@ -196,8 +196,8 @@ class ImageDataset:
             raise self._damaged(index, e) from e
 
     def _damaged(self, member: int, reason: Exception) -> UserError:
-        name = self._reader.names()[member]
-        return UserError(f"{self._reader.path}: {name} can't be read ({reason}); convert with dataset_tool.py")
+        name, why = self._reader.names()[member], " ".join(str(reason).split())
+        return UserError(f"{self._reader.path}: {name} can't be read ({why}); convert with dataset_tool.py")
 
     def _mixed(self, name: str, shape: ImageShape) -> str:
         return (

@@ -134,14 +134,14 @@ def _is_plain_png(data: bytes) -> bool:
 
 def _open_with_pillow(data: bytes) -> Image.Image:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _check_size says it better
+        warnings.simplefilter("ignore")  # what Pillow warns of (odd tags, large sizes) is checked here or harmless
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-    _check_size(*image.size)
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":  # MPO: a photograph with a second view or preview
-        raise BadPicture(f"animated or several pages ({frames} frames)")
-    image.load()
-    upright = ImageOps.exif_transpose(image)
+        _check_size(*image.size)
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1 and image.format != "MPO":  # MPO: a photograph with a second view or preview
+            raise BadPicture(f"animated or several pages ({frames} frames)")
+        image.load()
+        upright = ImageOps.exif_transpose(image)
     return _to_srgb(upright, image.info.get("icc_profile"))
 
 

@@ -51,6 +51,11 @@ def unsafe_name(name: str) -> str | None:
     return None
 
 
+def one_line(error: Exception, limit: int = 200) -> str:
+    """What a library says of a damaged file, fit to stand in a message."""
+    return " ".join(f"{error or type(error).__name__}".split())[:limit]
+
+
 def is_clutter(name: str) -> bool:
     """Files that systems and programs leave beside pictures; nobody wants to hear of them."""
     parts = name.split("/")

@@ -17,7 +17,7 @@ import numpy as np
 
 from dnnlib.errors import UserError
 from training.dataset.conversion.picture import PixelPicture
-from training.dataset.conversion.sources.base import Item, SourceOptions
+from training.dataset.conversion.sources.base import Item, SourceOptions, one_line
 from training.dataset.conversion.sources.split_parts import choose_parts
 from training.dataset.conversion.sources.tar_access import members, open_tar, read_member
 from training.dataset.folder_reader import read_file
@@ -94,7 +94,7 @@ class Cifar:
         except UserError as e:
             raise self._wrong(f"{name}: {e}") from e
         except Exception as e:  # a damaged pickle can raise nearly every kind of exception
-            raise self._wrong(f"{name} is damaged: {type(e).__name__} {e}") from e
+            raise self._wrong(f"{name} is damaged: {type(e).__name__} {one_line(e)}") from e
         if not isinstance(content, dict):
             raise self._wrong(f"{name} holds no table")
         return {

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from dnnlib.errors import UserError
 from training.dataset.conversion.picture import EncodedPicture, NoPicture
-from training.dataset.conversion.sources.base import Item, SourceOptions
+from training.dataset.conversion.sources.base import Item, SourceOptions, one_line
 from training.dataset.zip_reader import MEMBER_LIMIT
 
 
@@ -43,7 +43,7 @@ class Lsun:
         return self._lmdb.open(self._path, readonly=True, lock=False, readahead=False, meminit=False)
 
     def _damaged(self, error: Exception) -> UserError:
-        return UserError(f"{self._path} is no readable LMDB folder ({error}); download it again")
+        return UserError(f"{self._path} is no readable LMDB folder ({one_line(error)}); download it again")
 
 
 def is_lmdb_folder(path: str) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 
 from dnnlib.errors import UserError
 from training.dataset.conversion.picture import PixelPicture
-from training.dataset.conversion.sources.base import Item, SourceOptions
+from training.dataset.conversion.sources.base import Item, SourceOptions, one_line
 from training.dataset.conversion.sources.split_parts import choose_parts
 
 _IMAGES, _LABELS = 0x00000803, 0x00000801
@@ -127,7 +127,7 @@ def _exactly(f: IO[bytes], count: int, path: str) -> bytes:
     try:
         data = f.read(count)
     except (OSError, EOFError, zlib.error) as e:
-        raise UserError(f"{path} is damaged ({e}); download it again") from e
+        raise UserError(f"{path} is damaged ({one_line(e)}); download it again") from e
     if len(data) != count:
         raise UserError(f"{path} is shorter than it says; download it again")
     return data

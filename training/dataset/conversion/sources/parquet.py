@@ -12,7 +12,7 @@ from typing import Any
 from dnnlib.errors import UserError
 from training.dataset.conversion.destination import Label
 from training.dataset.conversion.picture import EncodedPicture, NoPicture, Picture
-from training.dataset.conversion.sources.base import Item, SourceOptions
+from training.dataset.conversion.sources.base import Item, SourceOptions, one_line
 
 _BATCH_ROWS = 32
 _IMAGE_NAMES = ("image", "img", "png", "jpg", "picture")
@@ -134,4 +134,4 @@ def _class_names(metadata: dict[bytes, bytes] | None, label: str | None) -> list
 
 
 def _damaged(path: str, error: Exception) -> UserError:
-    return UserError(f"{path} is no readable Parquet file ({error}); download it again")
+    return UserError(f"{path} is no readable Parquet file ({one_line(error)}); download it again")

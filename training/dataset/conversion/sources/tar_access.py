@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import IO, Any, cast
 
 from dnnlib.errors import UserError
+from training.dataset.conversion.sources.base import one_line
 from training.dataset.zip_reader import MEMBER_LIMIT
 
 _OPENERS: tuple[tuple[bytes, Any], ...] = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ", lzma.open))
@@ -51,7 +52,7 @@ def open_tar(path: str) -> Iterator[tarfile.TarFile]:
                 with tarfile.open(fileobj=bounded, mode="r:") as tar:
                     yield tar
     except DAMAGE as e:
-        raise UserError(f"{path} is not a readable tar archive ({e}); download it again") from e
+        raise UserError(f"{path} is not a readable tar archive ({one_line(e)}); download it again") from e
 
 
 def members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
