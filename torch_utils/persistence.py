@@ -150,7 +150,7 @@ def write_pickle(path: str | os.PathLike[str], content: NetworkFile, builder: Ca
 def write_safetensors(path: str | os.PathLike[str], content: NetworkFile) -> None:
     """Writes the safetensors form: tensors are named `G_ema/...`, the rest is JSON in the metadata."""
     tensors = {
-        f"{name}/{key}": tensor.detach().cpu().contiguous()
+        f"{name}/{key}": tensor.detach().cpu().clone(memory_format=torch.contiguous_format)  # it refuses shared memory
         for name, record in content.networks.items()
         if record is not None
         for key, tensor in record.tensors.items()

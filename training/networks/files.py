@@ -98,6 +98,8 @@ def read(path_or_url: str | os.PathLike[str]) -> NetworkFile:
         return stylenat.content(read_legacy(data, source), source)
     if data[8:9] == b"{" and data[:1] != b"\x80":
         return persistence.read_safetensors(path)
+    if data[:1] != b"\x80":
+        raise UserError(f"{source} is no network file: neither a pickle, nor .safetensors, nor a .pt of torch.save")
     return _read_pickle(data, source)
 
 

@@ -1,0 +1,129 @@
+"""`python -m training.networks {show,convert,verify} FILE`: look at, check and convert network files."""
+
+import json
+from pathlib import Path
+
+import click
+
+from dnnlib import cli
+from dnnlib.errors import UserError
+from dnnlib.plugins import import_file
+from torch_utils.persistence import NETWORKS, NetworkFile, NetworkRecord
+from training.networks import export, files
+from training.networks.generator import NOISE_MODES, NoiseMode
+
+FORMS = {"pkl": ".pkl", "safetensors": ".safetensors", "onnx": ".onnx", "torch-export": ".pt2"}
+
+
+@click.group(cls=cli.Group)
+def main() -> None:
+    """Look at, check and convert network files: ours, and official StyleGAN2-ADA, Styleformer and StyleNAT ones."""
+
+
+@main.command(cls=cli.Command)
+@click.argument("file", type=cli.PATH)
+def show(file: str) -> None:
+    """Print what FILE holds: configs, sizes, digest, origin. Builds no network."""
+    content = files.read(file)
+    for name in NETWORKS:
+        record = content.networks.get(name)
+        click.echo(f"{name:13s} {'-' if record is None else _summary(record)}")
+        if record is not None:
+            click.echo(f"{'':13s} {json.dumps(record.config)}")
+    click.echo(f"trained on    {json.dumps(content.training_set_kwargs)}")
+    click.echo(f"origin        {json.dumps(content.provenance)}")
+    click.echo(f"config        {'-' if content.training_config is None else json.dumps(content.training_config)}")
+    click.echo(f"sha256        {content.sha256(content.tensor_digests())}")
+
+
+@main.command(cls=cli.Command)
+@click.argument("file", type=cli.PATH)
+@click.option("--import", "plugins", type=cli.PATH, multiple=True, help="Python file that registers your own networks")
+def verify(file: str, plugins: tuple[str, ...]) -> None:
+    """Check FILE's digest, rebuild every network in it and check every tensor's name, shape and type."""
+    _import_all(plugins)
+    content = files.read(file)
+    for name, record in content.networks.items():
+        if record is not None:
+            files.build_record(record, f"{file}: {name}")
+            click.echo(f"{name:13s} ok: {_summary(record)}")
+
+
+@main.command(cls=cli.Command)
+@click.argument("file", type=cli.PATH)
+@click.argument("dest", type=cli.PATH, required=False)
+@click.option("--to", "form", type=click.Choice(list(FORMS)), help="form to write; otherwise DEST's suffix says it")
+@click.option("--only", help="networks to keep, e.g. G_ema; ONNX and torch-export take one generator (default G_ema)")
+@click.option(
+    "--trunc", "psi", type=float, default=1.0, show_default=True, help="truncation psi of an exported program"
+)
+@click.option("--noise-mode", type=click.Choice(NOISE_MODES[1:]), default="const", show_default=True)
+@click.option("--import", "plugins", type=cli.PATH, multiple=True, help="Python file that registers your own networks")
+def convert(
+    file: str,
+    dest: str | None,
+    form: str | None,
+    only: str | None,
+    psi: float,
+    noise_mode: NoiseMode,
+    plugins: tuple[str, ...],
+) -> None:
+    """Write FILE as DEST in another form: our pickle, safetensors, ONNX or a torch.export program."""
+    _import_all(plugins)
+    form = form or _form_of(dest)
+    path = Path(dest or Path(file).with_suffix(FORMS[form]).name)
+    if path.suffix != FORMS[form]:
+        raise UserError(f"a file of form {form} ends in {FORMS[form]}, not {path.suffix or 'nothing'}")
+    if Path(file).exists() and path.exists() and path.samefile(file):
+        raise UserError(f"{path} is the file to convert itself: name another DEST")
+    if form in ("onnx", "torch-export"):
+        _export(file, path, form, only or "G_ema", psi, noise_mode)
+    else:
+        content = _kept(files.read(file), only, file)
+        files.write(path, content)
+        click.echo(f"{path}: {', '.join(name for name, r in content.networks.items() if r)}")
+
+
+def _export(file: str, path: Path, form: str, name: str, psi: float, noise_mode: NoiseMode) -> None:
+    if name not in ("G", "G_ema"):
+        raise UserError(f"--only={name}: {form} takes one generator, G or G_ema")
+    G = files.load(file, names=[name])[name]
+    if G is None:
+        raise UserError(f"{file} holds no {name}")
+    writer = export.write_onnx if form == "onnx" else export.write_program
+    error = writer(path, G, psi, noise_mode)
+    click.echo(f"{path}: {name}, psi {psi:g}, noise {noise_mode}; largest difference from the network {error:.1e}")
+
+
+def _kept(content: NetworkFile, only: str | None, file: str) -> NetworkFile:
+    if only is not None:
+        names = only.split(",")
+        absent = [name for name in names if content.networks.get(name) is None]
+        if absent:
+            raise UserError(f"{file} holds no {', '.join(absent)}")
+        content.networks = {name: content.networks[name] for name in names}
+    content.format_version = NetworkFile.format_version
+    content.provenance = content.provenance | {"converted_from": Path(file).name}
+    return content
+
+
+def _form_of(dest: str | None) -> str:
+    suffix = Path(dest or "").suffix
+    if suffix not in FORMS.values():
+        raise UserError(f"say what to write: DEST with one of {', '.join(FORMS.values())}, or --to")
+    return next(form for form, known in FORMS.items() if known == suffix)
+
+
+def _summary(record: NetworkRecord) -> str:
+    count = sum(t.numel() for t in record.tensors.values())
+    size = sum(t.numel() * t.element_size() for t in record.tensors.values())
+    return f"{record.kind}, {len(record.tensors)} tensors, {count:,} numbers, {size / 2**20:.2f} MiB"
+
+
+def _import_all(plugins: tuple[str, ...]) -> None:
+    for path in plugins:
+        import_file(path)
+
+
+if __name__ == "__main__":
+    main()
