@@ -7,6 +7,7 @@ from training.config import AdaConfig, EmaConfig, LossConfig, OptimizerConfig, T
 from training.networks.discriminator import StyleGAN2DiscriminatorConfig
 from training.networks.registry import GeneratorConfig
 from training.networks.styleformer import StyleformerConfig
+from training.networks.styleformer_c import StyleformerCConfig
 from training.networks.stylegan2 import StyleGAN2Config
 from training.networks.stylenat import StyleNATConfig
 from training.networks.wavelet_discriminator import WaveletDiscriminatorConfig
@@ -189,6 +190,54 @@ def demo(resolution: int, gpus: int) -> TrainingConfig:
         pl_weight=0,
         style_mixing=0,
         ada=AdaConfig(p_max=0.7),
+    )
+    cfg.metrics = ["kid2k_lite0"]
+    return cfg
+
+
+def _styleformer_c(resolution: int, channel_base: int) -> TrainingConfig:
+    """Ours: the paper names the data sets and publishes no training settings."""
+    return _config(
+        StyleformerCConfig(channel_base=channel_base),
+        StyleGAN2DiscriminatorConfig(channel_base=channel_base),
+        batch=32,
+        lr=0.0025,
+        gamma=auto_gamma(resolution, 32),
+        ema=EmaConfig(half_life_kimg=10),
+    )
+
+
+@preset("datasets/clevr.zip", (256, 256))
+def clevr(resolution: int, gpus: int) -> TrainingConfig:
+    """Styleformer-C on CLEVR 256x256."""
+    return _styleformer_c(resolution, channel_base=16384)
+
+
+@preset("datasets/cityscapes.zip", (256, 256), mirror=True)
+def cityscapes(resolution: int, gpus: int) -> TrainingConfig:
+    """Styleformer-C on Cityscapes 256x256; other shapes by --start-resolution, such as 8,16 for 256x512."""
+    return _styleformer_c(resolution, channel_base=16384)
+
+
+@preset("datasets/afhq512.zip", (512, 512), mirror=True)
+def afhq512(resolution: int, gpus: int) -> TrainingConfig:
+    """Styleformer-C on AFHQ-Cat 512x512."""
+    return _styleformer_c(resolution, channel_base=32768)
+
+
+@preset("datasets/noto-emoji-32.zip", (32, 32))
+def demo_c(resolution: int, gpus: int) -> TrainingConfig:
+    """A small Styleformer-C for the embedded 32x32 emoji: minutes on two CPU cores."""
+    cfg = _config(
+        StyleformerCConfig(mapping_layers=2, g_dict=[256, 128], num_layers=[1, 1], channel_base=1024),
+        StyleGAN2DiscriminatorConfig(channel_base=1024, channel_max=128),
+        batch=32,
+        lr=0.0025,
+        gamma=0.1,
+        ema=EmaConfig(half_life_kimg=5),
+        total_kimg=100,
+        pl_weight=0,
+        style_mixing=0,
     )
     cfg.metrics = ["kid2k_lite0"]
     return cfg

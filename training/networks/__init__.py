@@ -1,6 +1,13 @@
 """All networks, by name. Importing this package registers them."""
 
-from training.networks import discriminator, styleformer, stylegan2, stylenat, wavelet_discriminator
+from training.networks import (
+    discriminator,
+    styleformer,
+    styleformer_c,
+    stylegan2,
+    stylenat,
+    wavelet_discriminator,
+)
 from training.networks.files import load, save
 from training.networks.generator import Generator
 from training.networks.registry import (
@@ -26,6 +33,7 @@ __all__ = [
     "register",
     "save",
     "styleformer",
+    "styleformer_c",
     "stylegan2",
     "stylenat",
     "wavelet_discriminator",

@@ -173,6 +173,10 @@ class SynthesisNetwork(nn.Module):
 
     def forward(self, ws: torch.Tensor, noise_mode: NoiseMode = "random") -> torch.Tensor:
         """Surplus styles at the end of ws are ignored. Images float32 [N, C, H, W]."""
+        return self.features_and_image(ws, noise_mode)[1]
+
+    def features_and_image(self, ws: torch.Tensor, noise_mode: NoiseMode) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the last layer leaves [N, C, H, W], which Styleformer-C continues from, and the image."""
         styles = iter(ws.unbind(1))
         w = next(styles)
         const = self.blocks(0)[0].const
@@ -189,7 +193,7 @@ class SynthesisNetwork(nn.Module):
             rgb = _to_map(block.torgb(x, w), size)
             img = rgb if img is None else upsample2d(img, self.resample_filter) + rgb
         assert img is not None
-        return img
+        return _to_map(x, self.sizes[-1]), img
 
     def _upsampled_tokens(self, x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         return upsample2d(_to_map(x, size), self.resample_filter).flatten(2).transpose(1, 2)
