@@ -1,14 +1,10 @@
 """Measures a network, a folder of generated images, or a trivial baseline against a data set."""
 
 import dataclasses
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
 import click
-import torch
-import torch.distributed as dist
 from tqdm import tqdm
 
 from dnnlib import UserError
@@ -18,8 +14,8 @@ from metrics import MetricResult, compute_metrics, list_metrics, parse_names, ta
 from metrics.baselines import BASELINES, PCAGaussian
 from metrics.detectors import assign_files
 from metrics.evaluate import DEFAULT_BATCH
-from metrics.ranks import rank_and_count
 from metrics.resize import RESIZE_MODES
+from torch_utils import distributed
 from training import networks
 from training.dataset import open_dataset
 
@@ -95,46 +91,19 @@ def check_job(job: Job) -> None:
 
 def launch(job: Job, gpus: int | None) -> None:
     """Runs the job here, in processes of its own, or as one of torchrun's processes."""
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        run_process(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), job, "env://")
-        return
-    available = torch.cuda.device_count()
-    if gpus is not None and 0 < available < gpus:
-        raise UserError(f"--gpus={gpus}, but this machine has {available}")
-    count = gpus or max(available, 1)
-    if count == 1:
-        measure(job)
-        return
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{s.getsockname()[1]}"
-    try:
-        torch.multiprocessing.spawn(run_process, args=(count, job, address), nprocs=count)  # type: ignore[attr-defined]
-    except torch.multiprocessing.ProcessRaisedException as e:  # type: ignore[attr-defined]
-        name, _, message = str(e).strip().splitlines()[-1].partition(": ")
-        if name.endswith(UserError.__name__):
-            raise UserError(message) from None
-        raise
+    distributed.run(run_process, (job.plugins, job), distributed.process_count(gpus))
 
 
-def run_process(rank: int, count: int, job: Job, address: str) -> None:
-    """One of several processes."""
-    for file in job.plugins:
+def run_process(plugins: tuple[str, ...], job: Job) -> None:
+    """One of the processes, which may be new."""
+    for file in plugins:
         import_file(file)
-    if not torch.cuda.is_available():
-        torch.set_num_threads(max((os.cpu_count() or 1) // count, 1))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", address, rank=rank, world_size=count)
-    try:
-        measure(job)
-    except UserError as e:
-        raise UserError(str(e)) from None  # the plain class, which the parent process knows by name
-    finally:
-        dist.destroy_process_group()
+    measure(job)
 
 
 def measure(job: Job) -> None:
     """Loads, measures, prints the table, writes metric-NAME.jsonl."""
-    device = own_device()
+    device = distributed.own_device()
     network = networks.load(job.network, names=["G_ema"], device=device) if job.network else {}
     kwargs = network.get("training_set_kwargs") or {}
     path = job.data or kwargs.get("path")
@@ -147,7 +116,7 @@ def measure(job: Job) -> None:
     if job.baseline:
         G = PCAGaussian(dataset, BASELINES[job.baseline]).to(device)
     images = open_dataset(job.images) if job.images else None
-    with Progress(job.verbose and rank_and_count()[0] == 0) as progress:
+    with Progress(job.verbose and distributed.rank() == 0) as progress:
         results = compute_metrics(
             job.metrics,
             G,
@@ -163,17 +132,8 @@ def measure(job: Job) -> None:
             bootstrap=job.bootstrap,
             progress=progress,
         )
-    if rank_and_count()[0] == 0:
+    if distributed.rank() == 0:
         report(job, results)
-
-
-def own_device() -> torch.device:
-    """This process's GPU, or the CPU."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    index = int(os.environ.get("LOCAL_RANK", rank_and_count()[0]))
-    torch.cuda.set_device(index)
-    return torch.device("cuda", index)
 
 
 def report(job: Job, results: list[MetricResult]) -> None:

@@ -20,9 +20,9 @@ from metrics.formulas.bootstrap import frechet_spread, kernel_spread
 from metrics.formulas.frechet import moments_of
 from metrics.names import Metric, parse_names
 from metrics.path_length import perceptual_path_length
-from metrics.ranks import agreed, from_rank_0
 from metrics.result import MetricResult
 from metrics.sources import DatasetSource, GeneratorSource, ImageSet
+from torch_utils.distributed import agreed, from_rank_0
 
 _SUBSET_SEED = 0  # of the fixed random choice of real images
 DEFAULT_BATCH = 64

@@ -9,8 +9,9 @@ import torch
 
 from dnnlib import UserError
 from metrics.formulas.frechet import MomentAccumulator, Moments
-from metrics.ranks import agreed, gather_rows, rank_and_count, shared_spans
+from metrics.ranks import gather_rows, rank_and_count, shared_spans
 from metrics.sources import BLOCK, Source
+from torch_utils.distributed import agreed
 
 Progress = Callable[[str, int, int], None]
 """Called as progress(what, images done, images in all)."""

@@ -10,8 +10,9 @@ from dnnlib import UserError
 from metrics.features import Progress
 from metrics.formulas.path_length import EPSILON, lerp, slerp, trimmed_mean
 from metrics.names import Metric
-from metrics.ranks import agreed, gather_rows, rank_and_count, shared_spans
+from metrics.ranks import gather_rows, rank_and_count, shared_spans
 from metrics.sources import BLOCK, GeneratorSource, as_rgb
+from torch_utils.distributed import agreed
 
 _LARGEST = 256  # pixels; larger images are box-reduced to it
 

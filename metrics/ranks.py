@@ -1,15 +1,11 @@
 """Sharing a pass of images between processes, so that the result doesn't depend on how many there are."""
 
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterator
 
 import torch
 import torch.distributed as dist
 
-from dnnlib import UserError
 from torch_utils import distributed
-
-T = TypeVar("T")
 
 
 def rank_and_count() -> tuple[int, int]:
@@ -41,39 +37,3 @@ def gather_rows(rows: torch.Tensor, counts: list[int]) -> torch.Tensor | None:
     parts = [torch.empty_like(padded) for _ in range(ranks)] if rank == 0 else None
     dist.gather(padded, parts, dst=0)
     return torch.cat([part[:n] for part, n in zip(parts, counts)]) if parts is not None else None
-
-
-def agreed(compute: Callable[[], T]) -> T:
-    """Runs `compute` on every rank; if it fails with a UserError on any, every rank raises the first such error.
-
-    Without this a rank that stops would leave the others waiting for it.
-    """
-    _, ranks = rank_and_count()
-    result: Any = None
-    error: UserError | None = None
-    try:
-        result = compute()
-    except UserError as e:
-        error = e
-    if ranks > 1:
-        errors: list[Any] = [None] * ranks
-        dist.all_gather_object(errors, error)
-        error = next((e for e in errors if e is not None), None)
-    if error is not None:
-        raise error
-    return result
-
-
-def from_rank_0(compute: Callable[[], T]) -> T:
-    """Runs `compute` on rank 0 only and gives its result (or its UserError) to all ranks."""
-    rank, ranks = rank_and_count()
-    result = agreed(compute if rank == 0 else _nothing)
-    if ranks > 1:
-        box = [result]
-        dist.broadcast_object_list(box, src=0)
-        result = box[0]
-    return result  # type: ignore[return-value]
-
-
-def _nothing() -> Any:
-    return None

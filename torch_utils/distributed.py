@@ -1,7 +1,32 @@
-"""What training needs of torch.distributed; every function also works in a single process without a group."""
+"""Processes that work together: starting them, what they share, and how all of them end when one fails.
+
+Every function also works in a single process without a group.
+"""
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+from dnnlib.errors import UserError
+
+T = TypeVar("T")
+
+GRACE = 20.0  # seconds that the others have to notice that a process has ended, before they are ended too
+_KILL_AFTER = 10.0  # further seconds until they are killed
+_LOST = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "connection refused")
 
 
 def rank() -> int:
@@ -12,6 +37,41 @@ def rank() -> int:
 def world_size() -> int:
     """Number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def under_torchrun() -> bool:
+    """Whether torchrun (or a launcher with its environment variables) started this process."""
+    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"))
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that speaks to the user, also before there is a group."""
+    return int(os.environ["RANK"]) == 0 if under_torchrun() else rank() == 0
+
+
+def process_count(asked: int | None) -> int:
+    """Processes that a command runs in: torchrun's, or as asked, or one per GPU, or one. UserError if impossible."""
+    if under_torchrun():
+        world = int(os.environ["WORLD_SIZE"])
+        if asked not in (None, world):
+            raise UserError(f"--gpus={asked}, but torchrun started {world} processes; leave --gpus out")
+        return world
+    available = torch.cuda.device_count()
+    if asked is not None and 0 < available < asked:
+        raise UserError(f"--gpus={asked}, but this machine has {available}")
+    return asked or max(available, 1)
+
+
+def own_device() -> torch.device:
+    """This process's GPU, made current, or the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    index = int(os.environ.get("LOCAL_RANK", rank()))
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
+
+
+# -- what processes share ---------------------------------------------------------------------------------------------
 
 
 def all_sum(x: torch.Tensor) -> torch.Tensor:
@@ -32,3 +92,192 @@ def barrier() -> None:
     """Waits until every process is here."""
     if dist.is_initialized():
         dist.barrier()
+
+
+def agreed(compute: Callable[[], T]) -> T:
+    """Runs `compute` in every process; if it fails with a UserError in any, every process raises the first such error.
+
+    Without this a process that stops would leave the others waiting for it.
+    """
+    result: Any = None
+    error: UserError | None = None
+    try:
+        result = compute()
+    except UserError as e:
+        error = e
+    if world_size() > 1:
+        errors: list[Any] = [None] * world_size()
+        dist.all_gather_object(errors, error)
+        error = next((e for e in errors if e is not None), None)
+    if error is not None:
+        raise error
+    return result
+
+
+def from_rank_0(compute: Callable[[], T]) -> T:
+    """Runs `compute` in the first process only and gives its result (or its UserError) to all.
+
+    Tensors arrive on the device that they had.
+    """
+    result = agreed(compute if rank() == 0 else _nothing)
+    if world_size() > 1:
+        box = [result]
+        dist.broadcast_object_list(box, src=0)
+        result = box[0]
+    return result  # type: ignore[return-value]
+
+
+def _nothing() -> Any:
+    return None
+
+
+# -- starting and ending processes ------------------------------------------------------------------------------------
+
+
+def run(fn: Callable[..., None], args: tuple[Any, ...], count: int) -> None:
+    """Calls `fn(*args)` in `count` processes that form a group: this very process where that is 1 or torchrun has
+    started the others, else new ones on this machine (one GPU each, or sharing the CPU).
+
+    `fn` and `args` must be picklable. SIGTERM and SIGINT reach every process. When one fails, all end within a
+    minute, with one error: the UserError that it raised, a UserError if it was killed, else a RuntimeError with its
+    traceback.
+    """
+    if under_torchrun():
+        _in_group(fn, args, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), "env://")
+    elif count == 1:
+        fn(*args)
+    else:
+        _spawn(fn, args, count)
+
+
+def _in_group(fn: Callable[..., None], args: tuple[Any, ...], rank: int, count: int, address: str) -> None:
+    cuda = torch.cuda.is_available()
+    if not cuda:
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", count))
+        torch.set_num_threads(max((os.cpu_count() or 1) // here, 1))
+    dist.init_process_group("nccl" if cuda else "gloo", init_method=address, rank=rank, world_size=count)
+    try:
+        fn(*args)
+    except RuntimeError as e:
+        if any(word in str(e).lower() for word in _LOST):
+            raise UserError(f"process {rank} lost contact with another one, which has failed or was killed") from e
+        raise
+    dist.destroy_process_group()  # not after a failure: without the others it might wait for ever
+
+
+@dataclass
+class _Failure:
+    """How a process ended badly."""
+
+    rank: int
+    when: float
+    message: str
+    is_users: bool  # a UserError
+    is_killed: bool = False
+
+    def error(self) -> Exception:
+        return UserError(self.message) if self.is_users or self.is_killed else RuntimeError(self.message)
+
+
+def _spawn(fn: Callable[..., None], args: tuple[Any, ...], count: int) -> None:
+    context = multiprocessing.get_context("spawn")
+    address = f"tcp://127.0.0.1:{_free_port()}"
+    readers, processes = [], []
+    for rank in range(count):
+        reader, writer = context.Pipe(duplex=False)
+        process = context.Process(target=_child, args=(fn, args, rank, count, address, writer))
+        process.start()
+        writer.close()
+        readers.append(reader)
+        processes.append(process)
+    with _forwarded_signals([p.pid for p in processes if p.pid is not None]):
+        is_well = _wait(processes)
+    if is_well:
+        return
+    failures = [f for rank in range(count) if (f := _failure(rank, count, readers[rank], processes[rank]))]
+    # The others fail after the first one, because they lost contact with it; a killed one can't tell when.
+    raise min(failures, key=lambda f: (not f.is_killed, f.when)).error()
+
+
+def _child(fn: Callable[..., None], args: tuple[Any, ...], rank: int, count: int, address: str, writer: Any) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        _in_group(fn, args, rank, count, address)
+    except UserError as e:
+        writer.send(_Failure(rank, time.time(), str(e), is_users=True))
+        sys.stdout.flush()
+        os._exit(2)
+    except BaseException:
+        text = f"process {rank} failed:\n{traceback.format_exc()}"
+        writer.send(_Failure(rank, time.time(), text, is_users=False))
+        sys.stdout.flush()
+        os._exit(1)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _wait(processes: list[Any]) -> bool:
+    """Waits for all to end. Once one has failed, the rest get time to follow, then a signal. Whether all ended well."""
+    deadline: float | None = None
+    while running := [p for p in processes if p.is_alive()]:
+        multiprocessing.connection.wait([p.sentinel for p in running], timeout=1.0)
+        if deadline is None and any(p.exitcode for p in processes):
+            deadline = time.monotonic() + GRACE
+        if deadline is not None and time.monotonic() > deadline:
+            _end(running)
+    return not any(p.exitcode for p in processes)
+
+
+def _end(processes: list[Any]) -> None:
+    for p in processes:
+        p.terminate()
+    for p in processes:
+        p.join(_KILL_AFTER)
+        if p.is_alive():
+            p.kill()
+            p.join()
+
+
+def _failure(rank: int, count: int, reader: Any, process: Any) -> _Failure | None:
+    if not process.exitcode:
+        return None
+    if reader.poll():
+        try:
+            return reader.recv()
+        except EOFError:
+            pass
+    name = signal.Signals(-process.exitcode).name if process.exitcode < 0 else f"exit status {process.exitcode}"
+    hint = " (often: out of memory)" if name == "SIGKILL" else ""
+    text = f"process {rank} of {count} was ended by {name}{hint}; the others have stopped, run the command again"
+    ended_by_us = name == "SIGTERM"
+    return _Failure(rank, time.time(), text, is_users=ended_by_us, is_killed=not ended_by_us)
+
+
+@contextmanager
+def _forwarded_signals(pids: list[int]) -> Iterator[None]:
+    """SIGTERM and SIGINT go to the processes, which decide what to do; this one waits for them."""
+
+    def forward(number: int, frame: Any) -> None:
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGTERM)
+            except ProcessLookupError:
+                continue
+
+    old = {s: signal.signal(s, forward) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
