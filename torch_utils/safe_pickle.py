@@ -11,7 +11,7 @@ from typing import Any
 
 from dnnlib.errors import UserError
 
-MAX_OPCODES = 4_000_000  # a one-byte opcode can cost 64 bytes of memory
+MAX_OPCODES = 1_000_000  # a one-byte opcode can cost 64 bytes of memory
 MAX_INTEGER_BYTES = 32
 MAX_LINE = 4096  # of the textual opcodes of protocol 0
 MAX_DEPTH = 200  # of nested containers

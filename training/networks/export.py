@@ -64,13 +64,12 @@ def write_onnx(path: str | os.PathLike[str], G: Generator, truncation_psi: float
         import onnxscript  # noqa: F401  (torch.onnx needs it)
     except ImportError as e:
         raise UserError(f"ONNX export needs the package {e.name}: pip install 'styleloom[onnx]'") from e
+    program = exported_program(G, truncation_psi, noise_mode)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        # Its optimiser takes additions of 1e-8 for additions of nothing, and then divides by zero.
         model = torch.onnx.export(
-            exported_program(G, truncation_psi, noise_mode),
-            input_names=["z", "c"],
-            output_names=["images"],
-            verbose=False,
+            program, input_names=["z", "c"], output_names=["images"], verbose=False, optimize=False
         )
     assert model is not None
     data = model.model_proto.SerializeToString()
