@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from torch_utils.ops import na2d_ops
+from torch_utils.ops.dispatch import autocast_dtype, use_reference
 from torch_utils.ops.reference import neighborhood_attention as reference
 
 
@@ -103,12 +105,34 @@ def hydra_na2d(
     """
     _check(q, k, v, partitions)
     scale = q.shape[4] ** -0.5 if scale is None else float(scale)
+    dtype = autocast_dtype(q)
+    if use_reference(q):
+        return _reference(*(t.to(dtype) for t in (q, k, v)), partitions, scale)
+    flat = [n for p in partitions for n in (p.heads, *_axes(p.kernel_size), *_axes(p.dilation))]
+    rpb = _flat_bias(partitions, q, na2d_ops.sum_dtype(dtype))
+    return torch.ops.styleloom.na2d(q.to(dtype), k.to(dtype), v.to(dtype), rpb, flat, scale)[0]
+
+
+def _flat_bias(partitions: Sequence[Partition], like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | None:
+    """All bias tables end to end, zeros for partitions without; None if none has one."""
+    if all(p.rpb is None for p in partitions):
+        return None
+    tables = []
+    for p in partitions:
+        ky, kx = _axes(p.kernel_size)
+        size = p.heads * (2 * ky - 1) * (2 * kx - 1)
+        tables.append(like.new_zeros(size, dtype=dtype) if p.rpb is None else p.rpb.flatten().to(dtype))
+    return tables[0] if len(tables) == 1 else torch.cat(tables)
+
+
+def _reference(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, partitions: Sequence[Partition], scale: float
+) -> torch.Tensor:
     outputs, first = [], 0
     for p in partitions:
-        heads = slice(first, first + p.heads)
+        parts = (t[..., first : first + p.heads, :] for t in (q, k, v))
+        outputs.append(reference.na2d(*parts, p.rpb, _axes(p.kernel_size), _axes(p.dilation), scale)[0])
         first += p.heads
-        window = (_axes(p.kernel_size), _axes(p.dilation))
-        outputs.append(reference.na2d(q[..., heads, :], k[..., heads, :], v[..., heads, :], p.rpb, *window, scale)[0])
     return torch.cat(outputs, 3)
 
 

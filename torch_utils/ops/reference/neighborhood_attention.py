@@ -34,6 +34,34 @@ def neighbours(x: torch.Tensor, kernel: tuple[int, int], dilation: tuple[int, in
     return gathered.permute(0, 1, 3, 5, 2, 4, 6).reshape(n, height, width, heads, kernel[0] * kernel[1], channels)
 
 
+def spread(weights: torch.Tensor, x: torch.Tensor, kernel: tuple[int, int], dilation: tuple[int, int]) -> torch.Tensor:
+    """The transpose of the weighted sum: key j receives sum_i weights[i, j] x_i from the queries i that see it."""
+    n, height, width, heads, channels = x.shape
+    rows = torch.tensor(window_table(height, kernel[0], dilation[0])[0], device=x.device)
+    cols = torch.tensor(window_table(width, kernel[1], dilation[1])[0], device=x.device)
+    pairs = (weights[..., None] * x[..., None, :]).unflatten(4, kernel)  # [N, H, W, heads, Ky, Kx, D]
+    along_x = pairs.permute(0, 1, 4, 2, 5, 3, 6).flatten(3, 4)  # [N, H, Ky, W*Kx, heads, D]
+    summed = x.new_zeros([n, height, kernel[0], width, heads, channels]).index_add(3, cols.flatten(), along_x)
+    return x.new_zeros(x.shape).index_add(1, rows.flatten(), summed.flatten(1, 2))
+
+
+def _bias_picks(
+    like: torch.Tensor, height: int, width: int, kernel: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One-hot [H, Ky, 2Ky-1] and [W, Kx, 2Kx-1]: which table row and column each pair reads."""
+    rows = torch.tensor(window_table(height, kernel[0], dilation[0])[1], device=like.device)
+    cols = torch.tensor(window_table(width, kernel[1], dilation[1])[1], device=like.device)
+    pick_row = torch.nn.functional.one_hot(rows, 2 * kernel[0] - 1).to(like.dtype)
+    return pick_row, torch.nn.functional.one_hot(cols, 2 * kernel[1] - 1).to(like.dtype)
+
+
+def collect_bias(ds: torch.Tensor, kernel: tuple[int, int], dilation: tuple[int, int]) -> torch.Tensor:
+    """The transpose of `expand_bias`: [N, H, W, heads, Ky*Kx] -> [heads, 2Ky-1, 2Kx-1]."""
+    pick_row, pick_col = _bias_picks(ds, ds.shape[1], ds.shape[2], kernel, dilation)
+    along_x = torch.einsum("nyxhkl,xls->yhks", ds.unflatten(-1, kernel), pick_col)
+    return torch.einsum("yhks,ykr->hrs", along_x, pick_row)
+
+
 def expand_bias(
     rpb: torch.Tensor, height: int, width: int, kernel: tuple[int, int], dilation: tuple[int, int]
 ) -> torch.Tensor:
@@ -41,10 +69,7 @@ def expand_bias(
 
     Two products with one-hot matrices: on every device, and at every order of gradient, sums run in a fixed order.
     """
-    rows = torch.tensor(window_table(height, kernel[0], dilation[0])[1], device=rpb.device)
-    cols = torch.tensor(window_table(width, kernel[1], dilation[1])[1], device=rpb.device)
-    pick_row = torch.nn.functional.one_hot(rows, 2 * kernel[0] - 1).to(rpb.dtype)
-    pick_col = torch.nn.functional.one_hot(cols, 2 * kernel[1] - 1).to(rpb.dtype)
+    pick_row, pick_col = _bias_picks(rpb, height, width, kernel, dilation)
     along_x = torch.einsum("hrs,xls->hrxl", rpb, pick_col)
     bias = torch.einsum("hrxl,ykr->yxhkl", along_x, pick_row)
     return bias.reshape(height, width, rpb.shape[0], kernel[0] * kernel[1])

@@ -1,0 +1,252 @@
+"""Measures the compiled ops against the best plain PyTorch forms: `python benchmarks/ops.py [names]`.
+
+Every line is measured in one run: ours and the rival in turns, medians with the interquartile range, and the ratio.
+The goals are those of docs/ops.md. Uses all cores; close other programs.
+"""
+
+import ctypes
+import gc
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median, quantiles
+
+import click
+import torch
+import torch.nn.functional as F
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from torch_utils.ops import build
+from torch_utils.ops.bias_act import bias_act
+from torch_utils.ops.neighborhood_attention import na2d
+from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d
+
+Step = Callable[[], object]
+
+
+# --- Rivals ----------------------------------------------------------------------------------------------------------
+
+
+def tiled_sdpa(q, k, v, kernel, dilation):
+    """Neighbourhood attention as masked attention of 8x8 query tiles with their key halo, dilation groups as batch.
+
+    Needs sides that are multiples of 8 * dilation.
+    """
+    n, height, width, heads, channels = q.shape
+    tile, halo = 8, 8 + kernel - 1
+    d = dilation
+
+    def groups(x):  # [N, H, W, heads, D] -> [N*d*d, heads, H/d, W/d, D]
+        x = x.reshape(n, height // d, d, width // d, d, heads, channels).permute(0, 2, 4, 5, 1, 3, 6)
+        return x.reshape(n * d * d, heads, height // d, width // d, channels)
+
+    def tiles_of(members):  # first key of each tile, and [tiles, 8, halo] whether query sees key
+        count = members // tile
+        start = (
+            (torch.arange(count) * tile - kernel // 2).clamp(0, members - halo)
+            if members >= halo
+            else torch.zeros(1, dtype=torch.long)
+        )
+        span = min(halo, members)
+        query = torch.arange(members).reshape(count, tile)
+        first = (query - kernel // 2).clamp(0, members - kernel)
+        key = start[:, None] + torch.arange(span)
+        seen = (key[:, None] >= first[..., None]) & (key[:, None] < first[..., None] + kernel)
+        return key, seen
+
+    h, w = height // d, width // d
+    (key_y, seen_y), (key_x, seen_x) = tiles_of(h), tiles_of(w)
+    ty, tx = len(key_y), len(key_x)
+    mask = seen_y[:, None, :, None, :, None] & seen_x[None, :, None, :, None, :]
+    mask = mask.reshape(ty, tx, 1, tile * tile, -1)
+    q, k, v = groups(q), groups(k), groups(v)
+    b = q.shape[0]
+    q = (
+        q.reshape(b, heads, ty, tile, tx, tile, channels)
+        .permute(0, 2, 4, 1, 3, 5, 6)
+        .reshape(b, ty, tx, heads, tile * tile, channels)
+    )
+    k, v = (
+        x[:, :, key_y][:, :, :, :, key_x].permute(0, 2, 4, 1, 3, 5, 6).reshape(b, ty, tx, heads, -1, channels)
+        for x in (k, v)
+    )
+    bias = torch.zeros(mask.shape).masked_fill(~mask, float("-inf"))[None].expand(b, -1, -1, heads, -1, -1)
+    out = F.scaled_dot_product_attention(
+        q.flatten(0, 2), k.flatten(0, 2), v.flatten(0, 2), attn_mask=bias.flatten(0, 2)
+    )
+    out = (
+        out.reshape(b, ty, tx, heads, tile, tile, channels)
+        .permute(0, 3, 1, 4, 2, 5, 6)
+        .reshape(n, d, d, heads, h, w, channels)
+    )
+    return out.permute(0, 4, 1, 5, 2, 3, 6).reshape(n, height, width, heads, channels)
+
+
+def zero_insert_upfirdn(x, f, up, down, pad, gain):
+    """Zero insertion, padding and a grouped convolution: the CPU path of the original programs."""
+    n, c, h, w = x.shape
+    x = F.pad(x.reshape(n, c, h, 1, w, 1), [0, up - 1, 0, 0, 0, up - 1]).reshape(n, c, h * up, w * up)
+    x = F.pad(x, pad)
+    weight = (f * gain).flip([0, 1])[None, None].expand(c, 1, -1, -1)
+    return F.conv2d(x, weight, groups=c)[:, :, ::down, ::down]
+
+
+def plain_bias_act(x, b):
+    """bias, leaky ReLU, gain and clamp as four PyTorch calls."""
+    return (F.leaky_relu(x + b[:, None, None], 0.2) * 2**0.5).clamp(-256, 256)
+
+
+# --- Measuring -------------------------------------------------------------------------------------------------------
+
+
+def timed(steps: list[Step], seconds: float = 3.0, least: int = 7) -> list[list[float]]:
+    """Milliseconds of every step, run in turns until the time is up."""
+    for step in steps:
+        step()
+    times: list[list[float]] = [[] for _ in steps]
+    end = time.perf_counter() + seconds * len(steps)
+    while len(times[0]) < least or (time.perf_counter() < end and len(times[0]) < 200):
+        for step, results in zip(steps, times):
+            started = time.perf_counter()
+            step()
+            results.append((time.perf_counter() - started) * 1e3)
+    return times
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def extra_memory(step: Step) -> float:
+    """Most MB that a step holds beyond what was held before it, its result included."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    before, most, done = resident(), 0, threading.Event()
+
+    def watch():
+        nonlocal most
+        while not done.is_set():
+            most = max(most, resident())
+            time.sleep(0.0002)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    result = step()
+    most = max(most, resident())
+    done.set()
+    thread.join()
+    del result
+    return (most - before) / 1e6
+
+
+def spread(times: list[float]) -> str:
+    low, _, high = quantiles(times, n=4)
+    return f"{median(times):8.2f} ms ({low:.2f}-{high:.2f})"
+
+
+def report(name: str, ours: list[float], rival: list[float], goal: float) -> None:
+    ratio = median(rival) / median(ours)
+    verdict = "ok" if ratio >= goal else "MISSED"
+    click.echo(f"{name:42} {spread(ours):30} rival {spread(rival):32} {ratio:6.1f}x  goal {goal:g}x  {verdict}")
+
+
+def with_backward(function: Callable[..., torch.Tensor], inputs: list[torch.Tensor]) -> Step:
+    grad = torch.randn_like(function(*inputs).detach())
+    leaves = [t.detach().requires_grad_() for t in inputs]
+    return lambda: torch.autograd.grad(function(*leaves), leaves, grad)
+
+
+def compare(name: str, ours: Callable, rival: Callable, inputs: list[torch.Tensor], goals: tuple[float, float]) -> None:
+    error = float((ours(*inputs) - rival(*inputs)).abs().max())
+    if error > 1e-3:
+        raise click.ClickException(f"{name}: the two sides differ by {error:g}")
+    with torch.no_grad():
+        report(name + " forward", *timed([lambda: ours(*inputs), lambda: rival(*inputs)]), goals[0])
+    report(name + " forward+backward", *timed([with_backward(ours, inputs), with_backward(rival, inputs)]), goals[1])
+
+
+# --- The table -------------------------------------------------------------------------------------------------------
+
+
+def bench_na2d() -> None:
+    for side, dilation in [(64, 1), (64, 4), (128, 1), (128, 4)]:
+        inputs = [torch.randn(1, side, side, 4, 32) for _ in range(3)]
+        name = f"na2d {side}x{side} K 7 d {dilation}"
+
+        def ours(q, k, v, dilation=dilation):
+            return na2d(q, k, v, 7, dilation)
+
+        def rival(q, k, v, dilation=dilation):
+            return tiled_sdpa(q, k, v, 7, dilation)
+
+        compare(name, ours, rival, inputs, (5, 4))
+        memory = [extra_memory(with_backward(f, inputs)) for f in (ours, rival)]
+        click.echo(f"{name + ' extra memory':42} {memory[0]:8.1f} MB   rival {memory[1]:8.1f} MB   goal 1/4 of it")
+
+
+def bench_na2d_growth() -> None:
+    steps: list[Step] = []
+    for side in (64, 256):
+        inputs = [torch.randn(1, side, side, 4, 32) for _ in range(3)]
+        steps.append(lambda inputs=inputs: na2d(*inputs, 7))
+        steps.append(with_backward(lambda q, k, v: na2d(q, k, v, 7), inputs))
+    with torch.no_grad():
+        forward = timed([steps[0], steps[2]])
+    backward = timed([steps[1], steps[3]])
+    for name, (small, large) in (("forward", forward), ("forward+backward", backward)):
+        growth = median(large) / median(small)
+        click.echo(
+            f"na2d 64^2 -> 256^2 {name:24} {median(small):8.2f} -> {median(large):8.2f} ms  {growth:.1f}x  goal 16 +- 15 %"
+        )
+
+
+def bench_upfirdn2d() -> None:
+    f, x = setup_filter([1, 3, 3, 1]), torch.randn(8, 128, 64, 64)
+    for name, up, down, pad, gain, goals in [
+        ("upfirdn2d up 2", 2, 1, [2, 1, 2, 1], 4.0, (15, 10)),
+        ("upfirdn2d down 2", 1, 2, [1, 1, 1, 1], 1.0, (6, 5)),
+    ]:
+
+        def ours(x, up=up, down=down, pad=pad, gain=gain):
+            return upfirdn2d(x, f, up, down, pad, gain=gain)
+
+        def rival(x, up=up, down=down, pad=pad, gain=gain):
+            return zero_insert_upfirdn(x, f, up, down, pad, gain)
+
+        compare(name, ours, rival, [x], goals)
+
+
+def bench_bias_act() -> None:
+    def ours(x, b):
+        return bias_act(x, b, act="lrelu", clamp=256)
+
+    compare("bias_act lrelu + clamp", ours, plain_bias_act, [torch.randn(8, 128, 64, 64), torch.randn(128)], (1.8, 2.5))
+
+
+BENCHMARKS = {
+    "na2d": bench_na2d,
+    "growth": bench_na2d_growth,
+    "upfirdn2d": bench_upfirdn2d,
+    "bias_act": bench_bias_act,
+}
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice(list(BENCHMARKS)))
+def main(names: tuple[str, ...]) -> None:
+    """Runs the benchmarks NAMES (all by default) and prints one line for each."""
+    torch.manual_seed(0)
+    status = build.ensure("cpu")
+    isa = torch.ops.styleloom.cpu_isa() if status.loaded else f"none: {status.reason}"
+    click.echo(f"torch {torch.__version__}, {torch.get_num_threads()} threads, kernels {isa}")
+    for name in names or BENCHMARKS:
+        BENCHMARKS[name]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""Builds and loads the compiled kernels: at first use, once per machine and version, safely from many processes."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from torch_utils.ops import toolchain
+from torch_utils.ops.toolchain import BuildError, Recipe
+
+log = logging.getLogger(__name__)
+_LIBRARY = "kernels.so"
+
+
+@dataclass(frozen=True)
+class Status:
+    """Whether the kernels of one device are loaded, and if not, why."""
+
+    loaded: bool
+    reason: str = ""
+
+
+_statuses: dict[str, Status] = {}
+_lock = threading.Lock()
+
+
+def cache_root() -> Path:
+    """$TORCH_EXTENSIONS_DIR, or torch_extensions in the user's cache directory."""
+    configured = os.environ.get("TORCH_EXTENSIONS_DIR")
+    if configured:
+        return Path(configured).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(cache).expanduser() / "torch_extensions"
+
+
+@contextlib.contextmanager
+def _file_lock(path: Path) -> Iterator[None]:
+    """Holds an advisory lock that dies with the process; on file systems without locks, does without.
+
+    Without a lock two processes may both build, each in its own directory: wasteful but harmless.
+    """
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as e:
+            log.info("no file lock on %s (%s)", path, e)
+        yield
+
+
+def _first_error(output: str) -> str:
+    """The compiler's first error line, else ninja's last line."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return next((line for line in lines if "error" in line.lower() or "fatal" in line.lower()), (lines or ["?"])[-1])
+
+
+def _run_ninja(recipe: Recipe, work: Path) -> None:
+    (work / "build.ninja").write_text(recipe.ninja_file)
+    command = [toolchain.find_ninja(), "-C", str(work)]
+    if "MAX_JOBS" in os.environ:
+        command += ["-j", os.environ["MAX_JOBS"]]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise BuildError(f"the compiler failed: {_first_error(result.stdout + result.stderr)}")
+
+
+def build(recipe: Recipe) -> Path:
+    """Path of the library of a recipe, built unless it is cached.
+
+    Everything happens in a directory of this process; only a finished library is moved to its place, in one step.
+    So a build that is killed leaves nothing that the next would take for a result.
+
+    Raises:
+        BuildError: the compiler fails or the cache can't be written.
+    """
+    folder = cache_root() / f"styleloom_{recipe.device}_{recipe.key}"
+    library = folder / _LIBRARY
+    if library.exists():
+        return library
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _file_lock(folder / "lock"):
+            if library.exists():  # another process built it while this one waited
+                return library
+            for abandoned in folder.glob("work-*"):
+                shutil.rmtree(abandoned, ignore_errors=True)
+            started = time.monotonic()
+            log.info("compiling the %s kernels into %s (once)", recipe.device, folder)
+            with tempfile.TemporaryDirectory(prefix="work-", dir=folder, ignore_cleanup_errors=True) as work:
+                _run_ninja(recipe, Path(work))
+                os.replace(Path(work) / _LIBRARY, library)
+            log.info("compiled in %.1f s", time.monotonic() - started)
+    except OSError as e:
+        raise BuildError(f"can't write the build cache: {e}; set TORCH_EXTENSIONS_DIR to a writable place") from e
+    return library
+
+
+def _load(device: str) -> Status:
+    if device == "cuda" and (torch.version.cuda is None or not torch.cuda.is_available()):
+        return Status(False, "torch has no CUDA here")
+    if device not in ("cpu", "cuda"):
+        return Status(False, f"there are no kernels for {device} devices")
+    try:
+        torch.ops.load_library(build(toolchain.recipe(device)))
+    except (BuildError, OSError) as e:
+        return Status(False, " ".join(str(e).split()))
+    return Status(True)
+
+
+def ensure(device: str) -> Status:
+    """Builds and loads the kernels of a device type ("cpu", "cuda") unless this process has tried before.
+
+    Where that fails, warns once; the ops then run their PyTorch references.
+    """
+    status = _statuses.get(device)
+    if status is not None:
+        return status
+    with _lock:
+        if device not in _statuses:
+            _statuses[device] = _load(device)
+            if device in ("cpu", "cuda") and not _statuses[device].loaded:
+                reason = _statuses[device].reason
+                warnings.warn(
+                    f"the compiled {device} ops are not in use: {reason}. Slower PyTorch code runs instead",
+                    stacklevel=3,
+                )
+        return _statuses[device]

@@ -1,0 +1,155 @@
+"""What a build of the compiled ops consists of: tools, sources, flags, and the ninja file that ties them together."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+CSRC = Path(__file__).parent / "csrc"
+
+# g++ may fuse multiply-add and ignore errno and traps, but keeps NaN and infinity.
+_MATH_FLAGS = "-fno-math-errno -fno-trapping-math -fno-signed-zeros -ffp-contract=fast"
+KERNEL_FLAGS = f"-std=c++17 -O3 -fPIC {_MATH_FLAGS}"
+BINDING_FLAGS = "-std=c++20 -O1 -fPIC -fopenmp"
+_X86_ISAS = {
+    "baseline": "-DSL_VECTOR_BYTES=16",
+    "avx2": "-DSL_VECTOR_BYTES=32 -mavx2 -mfma",
+    # 32-byte vectors here too: a window row of up to 8 keys fills them; what counts are the 32 registers.
+    "avx512": "-DSL_VECTOR_BYTES=32 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma",
+}
+_CPU_KERNELS = ("attention",)
+_CUDA_KERNELS = ("attention",)
+
+
+class BuildError(Exception):
+    """The kernels can't be built here. The message is one line: why, and what to install."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One shared library: its ninja file and the key under which the result is cached."""
+
+    device: str
+    ninja_file: str
+    key: str
+
+
+def find_ninja() -> str:
+    """Path of ninja: on PATH, beside the interpreter, or in the PyPI package."""
+    beside = str(Path(sys.executable).parent)
+    found = shutil.which("ninja") or shutil.which("ninja", path=beside)
+    if found is None:
+        raise BuildError("ninja is missing: pip install ninja")
+    return found
+
+
+def find_compiler() -> str:
+    """Path of the C++ compiler: $CXX, else c++ or g++."""
+    wanted = os.environ.get("CXX")
+    for name in [wanted] if wanted else ["c++", "g++"]:
+        found = shutil.which(name)
+        if found is not None:
+            return found
+    what = f"the C++ compiler {wanted!r} ($CXX) is missing" if wanted else "there is no C++ compiler"
+    raise BuildError(f"{what}: install g++ 10 or newer (Debian: apt-get install g++)")
+
+
+def find_nvcc() -> str:
+    """Path of nvcc: in $CUDA_HOME, on PATH, or where CUDA installs itself."""
+    home = os.environ.get("CUDA_HOME", os.environ.get("CUDA_PATH"))
+    path = os.path.join(home, "bin") if home else None
+    found = shutil.which("nvcc", path=path) or shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
+    if found is None:
+        raise BuildError(f"nvcc is missing: install the CUDA toolkit {torch.version.cuda} or set CUDA_HOME")
+    return found
+
+
+def _version(tool: str) -> str:
+    result = subprocess.run([tool, "--version"], capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise BuildError(f"{tool} does not run: {(result.stderr or result.stdout).strip().splitlines()[-1:]}")
+    return result.stdout
+
+
+def isa_flags() -> dict[str, str]:
+    """Flags of every instruction set that goes into the CPU library, by name."""
+    return _X86_ISAS if os.uname().machine in ("x86_64", "AMD64") else {"baseline": "-DSL_VECTOR_BYTES=16"}
+
+
+def _binding_flags() -> str:
+    include = Path(torch.__file__).parent / "include"
+    abi = int(torch._C._GLIBCXX_USE_CXX11_ABI)
+    return f"{BINDING_FLAGS} -isystem {include} -D_GLIBCXX_USE_CXX11_ABI={abi}"
+
+
+def cuda_arch_flags() -> str:
+    """nvcc -gencode flags: TORCH_CUDA_ARCH_LIST if set, else the GPUs of this machine."""
+    listed = os.environ.get("TORCH_CUDA_ARCH_LIST")
+    if listed:
+        names = {name.removesuffix("+PTX").replace(".", "") for name in listed.replace(";", " ").split()}
+    else:
+        pairs = (torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count()))
+        names = {f"{major}{minor}" for major, minor in pairs}
+    return " ".join(f"-gencode=arch=compute_{name},code=sm_{name}" for name in sorted(names))
+
+
+def _cpu_edges() -> list[tuple[str, str, str, str]]:
+    """(rule, source, object, flags) of every compilation of the CPU library."""
+    edges = [("cxx", "cpu/binding.cpp", "binding.o", _binding_flags())]
+    for isa, flags in isa_flags().items():
+        for kernel in _CPU_KERNELS:
+            edges.append(("cxx", f"cpu/{kernel}.cpp", f"{kernel}.{isa}.o", f"{KERNEL_FLAGS} -DSL_ISA={isa} {flags}"))
+    return edges
+
+
+def _cuda_edges() -> list[tuple[str, str, str, str]]:
+    toolkit = Path(find_nvcc()).resolve().parent.parent / "include"
+    edges = [("cxx", "cuda/binding.cpp", "binding.o", f"{_binding_flags()} -isystem {toolkit}")]
+    for kernel in _CUDA_KERNELS:
+        flags = f"-std=c++17 -O3 -Xcompiler -fPIC {cuda_arch_flags()}"
+        edges.append(("nvcc", f"cuda/{kernel}.cu", f"{kernel}.o", flags))
+    return edges
+
+
+def _source_hash() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(p for p in CSRC.rglob("*") if p.is_file()):
+        digest.update(f"{path.relative_to(CSRC)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _escape(path: str | Path) -> str:
+    return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+
+
+def recipe(device: str) -> Recipe:
+    """The build of one device's library.
+
+    Raises:
+        BuildError: a tool is missing.
+    """
+    find_ninja()
+    compiler = find_compiler()
+    edges = _cpu_edges() if device == "cpu" else _cuda_edges()
+    extra = os.environ.get("STYLELOOM_OPS_CFLAGS", "")
+    lib = Path(torch.__file__).parent / "lib"
+    libraries = "-lc10 -ltorch_cpu -ltorch"
+    versions = _version(compiler)
+    lines = ["ninja_required_version = 1.3", f"rule cxx\n  command = {compiler} $flags {extra} -c $in -o $out"]
+    if device == "cuda":
+        nvcc = find_nvcc()
+        versions += _version(nvcc)
+        libraries += f" -lc10_cuda -ltorch_cuda -L{Path(nvcc).resolve().parent.parent}/lib64 -lcudart"
+        lines.append(f"rule nvcc\n  command = {nvcc} -ccbin {compiler} $flags -c $in -o $out")
+    lines.append(f"rule link\n  command = {compiler} -shared -fopenmp {extra} $in -o $out -L{lib} {libraries}")
+    for rule, source, target, flags in edges:
+        lines.append(f"build {target}: {rule} {_escape(CSRC / source)}\n  flags = {flags}")
+    lines.append(f"build kernels.so: link {' '.join(target for _, _, target, _ in edges)}")
+    ninja_file = "\n".join(lines) + "\n"
+    parts = [_source_hash(), torch.__version__, versions, ninja_file, sys.platform, os.uname().machine]
+    return Recipe(device, ninja_file, hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16])
