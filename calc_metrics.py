@@ -105,8 +105,8 @@ def measure(job: Job) -> None:
     """Loads, measures, prints the table, writes metric-NAME.jsonl."""
     device = distributed.own_device()
     network = networks.load(job.network, names=["G_ema"], device=device) if job.network else {}
-    kwargs = network.get("training_set_kwargs") or {}
-    path = job.data or kwargs.get("path")
+    trained_on = training_data(network)
+    path = job.data or trained_on.path
     if path is None:
         raise UserError(f"{job.network} does not tell which data it was trained on; give --data=ZIP")
     G = network.get("G_ema")
@@ -125,7 +125,7 @@ def measure(job: Job) -> None:
             device=device,
             batch=job.batch,
             seed=job.seed,
-            mirror=kwargs.get("xflip", False) if job.mirror is None else job.mirror,
+            mirror=trained_on.mirror if job.mirror is None else job.mirror,
             cache=job.cache,
             detector_files=job.detector_files,
             resize_mode=job.resize_mode,
@@ -134,6 +134,23 @@ def measure(job: Job) -> None:
         )
     if distributed.rank() == 0:
         report(job, results)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingData:
+    """What a network file says of the data its network was trained on."""
+
+    path: str | None = None
+    mirror: bool = False
+
+
+def training_data(network: dict[str, Any]) -> TrainingData:
+    """Our files hold the run's config, official ones the arguments of the data set."""
+    if config := network.get("training_config"):
+        return TrainingData(config["data"]["path"], config["data"]["mirror"])
+    if kwargs := network.get("training_set_kwargs"):
+        return TrainingData(kwargs.get("path"), bool(kwargs.get("xflip")))
+    return TrainingData()
 
 
 def report(job: Job, results: list[MetricResult]) -> None:

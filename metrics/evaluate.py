@@ -22,6 +22,7 @@ from metrics.names import Metric, parse_names
 from metrics.path_length import perceptual_path_length
 from metrics.result import MetricResult
 from metrics.sources import DatasetSource, GeneratorSource, ImageSet
+from torch_utils import distributed
 from torch_utils.distributed import agreed, from_rank_0
 
 _SUBSET_SEED = 0  # of the fixed random choice of real images
@@ -232,9 +233,10 @@ class _Evaluation:
         """Metric name -> real features, from the cache or from one pass over the images that are needed."""
         cache = FeatureCache(self._settings.cache_dir)
         known: dict[Want, Collected] = {}
-        if self._settings.use_cache:
-            known = from_rank_0(lambda: self._cached(cache, wants))
-        missing = [w for w in wants.values() if w not in known]
+        if self._settings.use_cache and distributed.rank() == 0:
+            found = {want: cache.load(self._key(want)) for want in set(wants.values())}
+            known = {want: value for want, value in found.items() if value is not None}
+        missing = from_rank_0(lambda: [w for w in dict.fromkeys(wants.values()) if w not in known])
         if missing:
             positions = {w.subset: self._positions(m) for m in self._metrics if (w := wants.get(m.name)) in missing}
             union = np.unique(np.concatenate(list(positions.values())))
@@ -245,10 +247,6 @@ class _Evaluation:
                     cache.save(self._key(want), value)
             known = known | fresh
         return {name: known[want] for name, want in wants.items() if want in known}
-
-    def _cached(self, cache: FeatureCache, wants: dict[str, Want]) -> dict[Want, Collected]:
-        found = {want: cache.load(self._key(want)) for want in set(wants.values())}
-        return {want: value for want, value in found.items() if value is not None}
 
     def _generated(self, wants: dict[str, Want]) -> dict[str, Collected]:
         """Metric name -> generated features, all from one pass."""

@@ -98,7 +98,7 @@ class GeneratorSource:
         rngs = [np.random.Generator(np.random.Philox(key=[self._seed, i])) for i in range(start, stop)]
         shape = (per_image, self._G.z_dim)
         z = np.stack([rng.standard_normal(shape, dtype=np.float32) for rng in rngs])
-        t = np.array([rng.random(dtype=np.float32) for rng in rngs])
+        t = np.array([rng.random(dtype=np.float32) for rng in rngs], dtype=np.float32)
         c = torch.zeros(stop - start, 0)
         if self._G.c_dim > 0:
             c = self._dataset.load([int(rng.integers(len(self._dataset))) for rng in rngs])[1].float()

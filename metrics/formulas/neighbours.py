@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 
 BLOCK = 10_000  # rows whose distances to everything are held at once
+_LARGEST_BLOCK = 500_000_000  # distances; with many columns fewer rows are taken
 
 
 def kth_distances(points: torch.Tensor, k: int, block: int = BLOCK) -> torch.Tensor:
@@ -72,6 +73,7 @@ def _distance_blocks(
     block: int,
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """(first row, distances [<= block, M]) for consecutive blocks of rows."""
+    block = max(1, min(block, _LARGEST_BLOCK // len(columns)))
     for start in range(0, len(rows), block):
         part = rows[start : start + block]
         yield start, torch.cdist(part, columns, compute_mode="use_mm_for_euclid_dist")

@@ -1,0 +1,120 @@
+"""calc_metrics.py as a user calls it."""
+
+import json
+
+import pytest
+import torch
+from click.testing import CliRunner
+from metric_toys import ToyImages, register_toys
+from PIL import Image
+
+import calc_metrics
+from dnnlib import cache
+from metrics import names
+from metrics.detectors import registry
+from training import networks
+from training.config import TrainingConfig
+from training.networks.stylegan2 import StyleGAN2Config
+
+
+@pytest.fixture(autouse=True)
+def toys(monkeypatch, tmp_path):
+    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(registry, "_DETECTORS", dict(registry._DETECTORS))
+    monkeypatch.setattr(names, "KNOWN", dict(names.KNOWN))
+    register_toys(tmp_path)
+    registry._build.cache_clear()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A data set folder of 20 pictures of 8x8."""
+    path = tmp_path / "pictures"
+    path.mkdir()
+    for i, pixels in enumerate(ToyImages(20).images):
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path / f"{i:02d}.png")
+    return path
+
+
+@pytest.fixture
+def snapshot(tmp_path, folder):
+    """A network file in a run folder."""
+    run = tmp_path / "00000-pictures"
+    run.mkdir()
+    (run / "training_options.json").write_text("{}")
+    cfg = StyleGAN2Config(img_resolution=(8, 8), z_dim=8, w_dim=8, channel_base=64, channel_max=8)
+    torch.manual_seed(0)
+    path = run / "network-snapshot-000001.pkl"
+    config = TrainingConfig()
+    config.data.path, config.data.mirror = str(folder), True
+    networks.save(path, {"G_ema": networks.build(cfg)}, training_config=config)
+    return path
+
+
+def call(*args):
+    return CliRunner().invoke(calc_metrics.main, [str(a) for a in args])
+
+
+def test_network_is_measured_on_its_own_data_and_the_run_folder_gets_a_line(snapshot):
+    result = call("--metrics=kid1k_toy,small_fid50k", f"--network={snapshot}")
+    assert result.exit_code == 0, result.output
+    assert "kid1k_toy" in result.output
+    line = json.loads((snapshot.parent / "metric-kid1k_toy.jsonl").read_text())
+    assert line["snapshot_pkl"] == snapshot.name
+    assert line["num_real"] == 20
+    assert json.loads((snapshot.parent / "metric-small_fid50k.jsonl").read_text())["num_real"] == 40
+
+
+def test_official_files_tell_their_data_too():
+    network = {"training_config": None, "training_set_kwargs": {"path": "cifar10.zip", "xflip": True, "max_size": 9}}
+    assert calc_metrics.training_data(network) == calc_metrics.TrainingData("cifar10.zip", True)
+    assert calc_metrics.training_data({}) == calc_metrics.TrainingData(None, False)
+
+
+def test_other_data_and_no_mirror(snapshot, folder, tmp_path):
+    args = ("--metrics=small_fid50k", f"--network={snapshot}", f"--data={folder}", "--mirror=0", f"--outdir={tmp_path}")
+    result = call(*args)
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "metric-small_fid50k.jsonl").read_text())["num_real"] == 20
+    assert not list(snapshot.parent.glob("metric-*"))
+
+
+def test_baseline_and_spread(folder):
+    result = call("--metrics=kid1k_toy", f"--data={folder}", "--baseline=mean", "--bootstrap=5")
+    assert result.exit_code == 0, result.output
+    assert "kid1k_toy_std" in result.output
+
+
+def test_list():
+    assert call("--metrics=list").output.splitlines()[0] == "fid50k_full"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--metrics=fid50"], "unknown metric 'fid50'"),
+        (["--metrics=kid1k_toy", "--data=FOLDER"], "give one of --network, --images and --baseline"),
+        (["--metrics=kid1k_toy", "--baseline=mean"], "--data=ZIP is needed"),
+        (["--metrics=kid1k_toy", "--baseline=mean", "--data=nowhere.zip"], "there is no data set at nowhere.zip"),
+        (["--metrics=kid1k_toy", "--network=nowhere.pkl"], "nowhere.pkl does not exist"),
+        (["--metrics=kid1k_toy", "--images=FOLDER", "--data=FOLDER"], "needs 1000 generated images, pictures has 20"),
+        (["--metrics=kid1k_toy", "--baseline=mean", "--data=FOLDER", "--detector=x.pth"], "say which detector"),
+        (["--metrics=kid1k_toy", "--baseline=mean", "--data=FOLDER", "--outdir=nowhere"], "nowhere is no folder"),
+        (["--metrics=kid1k_broken", "--baseline=mean", "--data=FOLDER"], "non-finite features"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(args, message, folder, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    result = call(*(arg.replace("FOLDER", str(folder)) for arg in args))
+    assert result.exit_code == 2
+    assert message in result.output
+    assert result.output.startswith("Error: ")
+    assert len(result.output.splitlines()) == 1
+    assert [p for p in sorted(tmp_path.rglob("*")) if p not in before and "cache" not in p.parts] == []
+
+
+def test_error_in_one_of_several_processes_is_one_line(tmp_path):
+    result = call("--metrics=kid1k_lite0", f"--network={tmp_path}/nowhere.pkl", "--gpus=2")
+    assert result.exit_code == 2
+    assert result.output.splitlines()[-1].startswith("Error: network file")
+    assert result.output.splitlines()[-1].endswith("nowhere.pkl does not exist")
