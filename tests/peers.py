@@ -29,6 +29,25 @@ def torch_fidelity() -> ModuleType:
     return torch_fidelity
 
 
+def pytorch_fid_inception(state: dict[str, torch.Tensor] | None) -> torch.nn.Module:
+    """pytorch-fid's Inception with these weights, or with none in particular (for names and shapes)."""
+    vision = torchvision()
+    from pytorch_fid import inception
+
+    inception.load_state_dict_from_url = lambda *args, **kwargs: state
+    load = torch.nn.Module.load_state_dict
+    vision.models.Inception3.load_state_dict = load if state is not None else lambda self, none: None
+    try:
+        return inception.fid_inception_v3().eval()
+    finally:
+        del vision.models.Inception3.load_state_dict
+
+
+def random_inception_state() -> dict[str, torch.Tensor]:
+    """Random weights under the names and shapes of pt_inception-2015-12-05-6726825d.pth."""
+    return weights_from_names({k: v.shape for k, v in pytorch_fid_inception(None).state_dict().items()})
+
+
 def weights_from_names(shapes: dict[str, torch.Size]) -> dict[str, torch.Tensor]:
     """Plausible random weights, a function of each tensor's name and shape: activations stay of order 1."""
     return {name: _tensor(name, tuple(shape)) for name, shape in shapes.items()}

@@ -91,28 +91,16 @@ def test_a_detector_is_built_once(monkeypatch):
 @pytest.fixture(scope="module")
 def inception_file(tmp_path_factory):
     """Random weights under the published names and shapes, which pytorch-fid's class defines."""
-    model = pytorch_fid_inception(lambda model, state: None)
-    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     path = tmp_path_factory.mktemp("inception") / "inception.pth"
-    torch.save(peers.weights_from_names(shapes), path)
+    torch.save(peers.random_inception_state(), path)
     return path
-
-
-def pytorch_fid_inception(load_state_dict, state=None):
-    torchvision = peers.torchvision()
-    from pytorch_fid import inception
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inception, "load_state_dict_from_url", lambda *args, **kwargs: state)
-        patch.setattr(torchvision.models.Inception3, "load_state_dict", load_state_dict)
-        return inception.fid_inception_v3()
 
 
 def test_inception_features_are_those_of_pytorch_fid(inception_file):
     state = torch.load(inception_file, weights_only=True)
     images = random_images(2, 40)
     own = build_inception(inception_file, "torch_bilinear").eval()
-    blocks = pytorch_fid_inception(torch.nn.Module.load_state_dict, state).eval()
+    blocks = peers.pytorch_fid_inception(state)
     with torch.no_grad():
         x = torch.nn.functional.interpolate(images.float(), (299, 299), mode="bilinear", align_corners=False)
         blocks.fc = torch.nn.Identity()
