@@ -1,6 +1,7 @@
 """Trains a generator: options -> config -> one call of the trainer."""
 
 import json
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -9,11 +10,16 @@ import torch
 
 from dnnlib.cli import PATH, Command
 from dnnlib.config import to_dict
+from dnnlib.errors import UserError
 from dnnlib.plugins import import_file
+from metrics import require_detectors
+from torch_utils import distributed
 from training.config import TrainingConfig
-from training.launch import launch, process_count
-from training.options import OPTIONS, check_config, resolve
+from training.dataset import ImageDataset
+from training.launch import Place, launch
+from training.options import OPTIONS, check_config, drop_missing_metrics, resolve, resolve_run
 from training.presets import PRESETS
+from training.run_folder import run_description
 
 
 def config_options(command: Callable) -> Callable:
@@ -25,37 +31,73 @@ def config_options(command: Callable) -> Callable:
 
 @click.command(cls=Command, context_settings={"max_content_width": 120})
 @click.option("--outdir", type=PATH, default="training-runs", show_default=True, help="Where run folders are made")
-@click.option("--cfg", "preset", type=click.Choice(list(PRESETS)), default="auto", show_default=True, help="Preset")
+@click.option("--cfg", "preset", type=click.Choice(list(PRESETS)), help="Preset  [default: auto]")
 @click.option("--gpus", type=click.IntRange(min=1), help="Processes  [default: one per GPU, or 1 on a CPU]")
 @config_options
 @click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Any config field, e.g. G.w_dim=256")
 @click.option("--import", "plugins", type=PATH, multiple=True, help="Python file that registers networks or metrics")
+@click.option("--new", "is_new", is_flag=True, help="Start afresh even if the same command left an unfinished run")
 @click.option("-n", "--dry-run", is_flag=True, help="Print the whole config and the network sizes, then stop")
 def main(
     outdir: str,
-    preset: str,
+    preset: str | None,
     gpus: int | None,
     settings: tuple[str, ...],
     plugins: tuple[str, ...],
+    is_new: bool,
     dry_run: bool,
     **values: Any,
 ) -> None:
     """Train a generator on a data set made by dataset_tool.py.
 
+    The same command again continues an unfinished run; --new starts another.
+
     \b
     python train.py --cfg=demo
     python train.py --outdir=runs --data=cifar10.zip --cfg=cifar --g_dict=256,64,16 --num_layers=1,2,2 --depth=32
+    python train.py --resume=training-runs/00003-cifar10-cifar-batch32
     """
     for file in plugins:
         import_file(file)
-    cfg, dataset = resolve(preset, process_count(gpus), values, settings, needs_data=not dry_run)
+    folder = run_to_continue(values, preset, is_new)
+    count = distributed.process_count(gpus)
+    dataset: ImageDataset | None
+    if folder is not None:
+        cfg, dataset = resolve_run(folder, count, values, settings)
+    else:
+        cfg, dataset = resolve(preset or "auto", count, values, settings, needs_data=not dry_run)
     sizes = check_config(cfg)
-    print_config(cfg, *sizes)
     if dry_run:
+        print_config(cfg, *sizes)
         return
     assert dataset is not None
-    say_what_has_no_effect(cfg)
-    launch(cfg, outdir, dataset.name, plugins)
+    settle_metrics(cfg, is_asked_for=values["metrics"] is not None)
+    if distributed.is_first_process():
+        print_config(cfg, *sizes)
+        say_what_has_no_effect(cfg)
+    launch(cfg, Place(outdir, run_description(dataset.name, cfg), folder, is_new), plugins)
+
+
+def run_to_continue(values: dict[str, Any], preset: str | None, is_new: bool) -> str | None:
+    """The run folder of --resume, taken out of the options; None if --resume means a network or isn't there."""
+    source = values["resume"]
+    if source is None or not os.path.isdir(source):
+        return None
+    if is_new or preset is not None:
+        other = "--new" if is_new else f"--cfg={preset}"
+        raise UserError(f"--resume={source} continues that run with its own settings; leave {other} out")
+    values["resume"] = None
+    return source
+
+
+def settle_metrics(cfg: TrainingConfig, is_asked_for: bool) -> None:
+    """Metrics that were asked for must be measurable; the preset's own are left out if their detector is not here."""
+    if is_asked_for:
+        require_detectors(cfg.metrics)
+        return
+    line = drop_missing_metrics(cfg)
+    if line and distributed.is_first_process():
+        click.echo(line)
 
 
 def print_config(cfg: TrainingConfig, g_size: int, d_size: int) -> None:

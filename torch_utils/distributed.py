@@ -94,6 +94,12 @@ def barrier() -> None:
         dist.barrier()
 
 
+def copy_from_rank_0(x: torch.Tensor) -> None:
+    """Gives `x` in every process the values it has in the first one, in place."""
+    if dist.is_initialized():
+        dist.broadcast(x, src=0)
+
+
 def agreed(compute: Callable[[], T]) -> T:
     """Runs `compute` in every process; if it fails with a UserError in any, every process raises the first such error.
 

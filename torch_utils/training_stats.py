@@ -31,6 +31,23 @@ class Collector:
         self._moments.clear()
         return {name: _summary(*row) for name, row in zip(names, table)}
 
+    def state(self) -> dict[str, torch.Tensor]:
+        """Moments that `take` has not taken yet, summed over all processes, on the CPU; nothing changes here."""
+        return _summed(self._moments)
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Goes on from what `state` gave, with any number of processes."""
+        self._moments = _first_rank_only(state, self.device)
+
+
+def _summed(table: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: distributed.all_sum(table[name].clone()).cpu() for name in sorted(table)}
+
+
+def _first_rank_only(state: dict[str, torch.Tensor], device: torch.device | str) -> dict[str, torch.Tensor]:
+    share = 1 if distributed.rank() == 0 else 0
+    return {name: (total * share).to(device) for name, total in state.items()}
+
 
 def _summary(num: float, total: float, squares: float) -> dict[str, float]:
     if num == 0:
@@ -57,3 +74,11 @@ class BatchMean:
             return None
         total = distributed.all_sum(self._sums.pop(name))
         return (total[:-1] / total[-1]).float()
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Sums that have not been taken yet, over all processes, on the CPU; nothing changes here."""
+        return _summed(self._sums)
+
+    def load_state(self, state: dict[str, torch.Tensor], device: torch.device | str) -> None:
+        """Goes on from what `state` gave, with any number of processes."""
+        self._sums = _first_rank_only(state, device)

@@ -90,6 +90,10 @@ class TrainingConfig:
     kimg_per_tick: float = 4.0
     snap: int = 50  # ticks between snapshots (network, pictures, metrics)
     metrics: list[str] = field(default_factory=lambda: ["fid50k_full"])
+    resume: str | None = None  # transfer learning: network file, URL or known name whose tensors to start from
+    keep_snapshots: int | None = None  # network snapshots that stay, besides each metric's best; None: all
+    workers: int = 0  # processes per rank that decode images ahead; 0: training does it itself
+    wandb: str | None = None  # project of Weights & Biases to report to
     nhwc: bool = False  # keep convolution tensors channels-last
     nobench: bool = False  # CUDA: don't let cuDNN pick algorithms by timing
     allow_tf32: bool = False  # CUDA: TensorFloat-32 in matrix products and convolutions

@@ -1,106 +1,129 @@
-"""Starts the processes of a run: one here, several spawned on this machine, or what torchrun has started."""
+"""Starts or continues a run, in as many processes as it asks for."""
 
-import os
-import socket
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
-import torch.distributed as dist
 
+from dnnlib.config import from_dict, to_dict
 from dnnlib.errors import UserError
 from dnnlib.plugins import import_file
 from torch_utils import distributed
+from training.checkpoint import find_unfinished, is_finished, load_state, start_from
 from training.config import TrainingConfig
 from training.dataset import open_dataset
-from training.run_folder import RunFolder, run_description
+from training.run_folder import RunFolder
 from training.training_loop import Trainer
 
 
-def process_count(asked: int | None) -> int:
-    """Processes of the run: torchrun's, or as asked, or one per GPU, or one."""
-    if under_torchrun():
-        world = int(os.environ["WORLD_SIZE"])
-        if asked not in (None, world):
-            raise UserError(f"--gpus={asked}, but torchrun started {world} processes; leave --gpus out")
-        return world
-    available = torch.cuda.device_count()
-    if asked is not None and available and asked > available:
-        raise UserError(f"--gpus={asked}, but this machine has {available}")
-    return asked or max(available, 1)
+@dataclass(frozen=True)
+class Place:
+    """Where a run is written and whether it goes on from something."""
+
+    outdir: str  # new run folders are made here
+    description: str  # of a new folder's name
+    folder: str | None = None  # continue this run
+    is_new: bool = False  # start afresh even if an unfinished run could be continued
 
 
-def under_torchrun() -> bool:
-    """Whether torchrun (or a launcher with its environment variables) started this process."""
-    return "WORLD_SIZE" in os.environ and "RANK" in os.environ and "MASTER_ADDR" in os.environ
+def launch(cfg: TrainingConfig, place: Place, plugins: Sequence[str] = ()) -> None:
+    """Trains with `cfg.gpus` processes. UserError for what the user can mend."""
+    distributed.run(_process, (tuple(plugins), to_dict(cfg), place), cfg.gpus)
 
 
-def launch(cfg: TrainingConfig, outdir: str, dataset_name: str, plugins: Sequence[str] = ()) -> None:
-    """Trains in a new run folder under `outdir`, with `cfg.gpus` processes."""
-    description = run_description(dataset_name, cfg)
-    if under_torchrun():
-        _process(int(os.environ["RANK"]), cfg, outdir, description, plugins, "env://")
-    elif cfg.gpus == 1:
-        _train(cfg, outdir, description)
-    else:
-        address = f"tcp://127.0.0.1:{_free_port()}"
-        torch.multiprocessing.spawn(  # type: ignore[attr-defined]
-            _process, args=(cfg, outdir, description, plugins, address), nprocs=cfg.gpus
-        )
-
-
-def _process(
-    rank: int, cfg: TrainingConfig, outdir: str, description: str, plugins: Sequence[str], address: str
-) -> None:
-    """One of several processes."""
+def _process(plugins: Sequence[str], config: dict[str, Any], place: Place) -> None:
+    """One of the processes, which may be new: only the plug-ins make it know the networks of the config."""
     for file in plugins:
         import_file(file)
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    if not torch.cuda.is_available():
-        torch.set_num_threads(max((os.cpu_count() or 1) // _local_count(cfg), 1))
-    dist.init_process_group(backend, init_method=address, rank=rank, world_size=cfg.gpus)
+    cfg = from_dict(TrainingConfig, config)
+    device = distributed.own_device()
+    _set_backends(cfg)
+    run: RunFolder | None = None
     try:
-        _train(cfg, outdir, description)
-    finally:
-        dist.destroy_process_group()
-
-
-def _train(cfg: TrainingConfig, outdir: str, description: str) -> None:
-    device = _device(cfg)
-    dataset = open_dataset(cfg.data.path, cfg.data.use_labels, cfg.data.max_size, cfg.data.mirror)
-    run = RunFolder.create(outdir, description, cfg) if distributed.rank() == 0 else None
-    try:
-        trainer = Trainer(cfg, dataset, run, device)
-        if run is not None:
-            run.say(f"training in {run.path}: {len(dataset)} images of {_size(dataset.image_shape)}")
-        trainer.train()
-        if run is not None:
-            run.say(f"done: {run.path}")
+        run, state = _open_run(cfg, place)
+        _train(cfg, run, state, device)
     finally:
         if run is not None:
             run.close()
 
 
-def _device(cfg: TrainingConfig) -> torch.device:
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    index = int(os.environ.get("LOCAL_RANK", distributed.rank()))
-    torch.cuda.set_device(index)
+def _open_run(cfg: TrainingConfig, place: Place) -> tuple[RunFolder | None, dict[str, Any] | None]:
+    """The run folder (in the first process only) and the state to go on from, or None for a fresh start."""
+    opened: list[RunFolder] = []
+
+    def open_or_create() -> dict[str, Any] | None:
+        found = _folder_to_continue(cfg, place)
+        if found is None:
+            opened.append(RunFolder.create(place.outdir, place.description, cfg))
+            return None
+        state = load_state(found)
+        opened.append(RunFolder.reopen(found, cfg, state))
+        return state
+
+    try:
+        state = distributed.from_rank_0(open_or_create)
+    except BaseException:
+        for run in opened:
+            run.close()
+        raise
+    return (opened[0] if opened else None), state
+
+
+def _folder_to_continue(cfg: TrainingConfig, place: Place) -> Path | None:
+    if place.folder is not None:
+        folder = Path(place.folder)
+        state = load_state(folder, peek=True)
+        if is_finished(folder, cfg):
+            raise UserError(f"{folder} has reached kimg {state['nimg'] / 1000:.1f}; give a larger --kimg to go on")
+        return folder
+    return None if place.is_new else find_unfinished(place.outdir, cfg)
+
+
+def _train(cfg: TrainingConfig, run: RunFolder | None, state: dict[str, Any] | None, device: torch.device) -> None:
+    data = cfg.data
+    dataset = distributed.agreed(lambda: open_dataset(data.path, data.use_labels, data.max_size, data.mirror))
+    trainer = Trainer(cfg, dataset, run, device)
+    lines = []
+    if state is not None:
+        trainer.load_state(state)
+        lines.append(f"continuing {run.path if run else ''} from kimg {trainer.nimg / 1000:.1f}; --new starts afresh")
+    elif cfg.resume:
+        lines.append(_transfer(trainer, cfg.resume))
+    if run is not None:
+        lines.append(f"training in {run.path}: {len(dataset)} images of {_size(dataset.image_shape)}")
+        for line in lines:
+            run.say(line)
+    stopped_by = trainer.train()
+    if run is not None:
+        run.say(_last_words(run, stopped_by, trainer.nimg))
+
+
+def _transfer(trainer: Trainer, source: str) -> str:
+    modules = {"G": trainer.G, "D": trainer.D, "G_ema": trainer.G_ema}
+    message = distributed.from_rank_0(lambda: start_from(source, modules))
+    for module in modules.values():
+        for tensor in module.state_dict().values():
+            distributed.copy_from_rank_0(tensor)
+    return message
+
+
+def _last_words(run: RunFolder, stopped_by: str | None, nimg: int) -> str:
+    if stopped_by is None:
+        return f"done: {run.path}"
+    return (
+        f"stopped by {stopped_by} at kimg {nimg / 1000:.1f}, everything is saved; to go on, give the same command "
+        f"again, or: python train.py --resume={run.path}"
+    )
+
+
+def _set_backends(cfg: TrainingConfig) -> None:
     torch.backends.cudnn.benchmark = not cfg.nobench
     torch.backends.cuda.matmul.allow_tf32 = cfg.allow_tf32
     torch.backends.cudnn.allow_tf32 = cfg.allow_tf32
-    return torch.device("cuda", index)
-
-
-def _local_count(cfg: TrainingConfig) -> int:
-    return int(os.environ.get("LOCAL_WORLD_SIZE", cfg.gpus))
 
 
 def _size(shape: tuple[int, int, int]) -> str:
     channels, height, width = shape
     return f"{width}x{height}, {channels} channel{'s' * (channels > 1)}"
-
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]

@@ -4,17 +4,20 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 import click
 import torch
 
+from dnnlib.cache import is_url
 from dnnlib.cli import INTS, PATH
 from dnnlib.config import set_field
 from dnnlib.errors import UserError
-from metrics import parse_name
+from metrics import DetectorMissing, parse_name, require_detectors
 from training import networks
 from training.augment import PRESETS as AUGMENT_PRESETS
+from training.checkpoint import KNOWN_SOURCES, read_config
 from training.config import DataConfig, TrainingConfig
 from training.dataset import ImageDataset, open_dataset
 from training.networks.discriminator import StyleGAN2DiscriminatorConfig
@@ -93,6 +96,13 @@ def _fp32(cfg: TrainingConfig, value: bool) -> None:
         cfg.G.conv_clamp = None
 
 
+def _resume(cfg: TrainingConfig, value: str) -> None:
+    # As in the field: a trained D overfits sooner, and a trained G needs no ramp-up of its average.
+    if value not in KNOWN_SOURCES and not is_url(value) and not os.path.isfile(value):
+        raise UserError(f"--resume={value}: no run folder, no file, no URL, and none of {', '.join(KNOWN_SOURCES)}")
+    cfg.resume, cfg.ada.speed_kimg, cfg.ema.rampup = value, 100, None
+
+
 def _styleformer(cfg: TrainingConfig) -> StyleformerConfig:
     if not isinstance(cfg.G, StyleformerConfig):
         raise UserError(f"this option belongs to Styleformer, but the generator is {cfg.G.kind}; add --g_dict")
@@ -114,6 +124,8 @@ OPTIONS: list[Option] = [
     Option("--tick", click.FloatRange(min=0.001), "Thousands of images between status lines", "kimg_per_tick"),
     Option("--snap", _POSITIVE, "Ticks between snapshots", "snap"),
     Option("--metrics", str, "Comma-separated metrics of every snapshot, or none", apply=_metrics),
+    Option("--keep-snapshots", _POSITIVE, "Keep so many, and each metric's best  [default: all]", "keep_snapshots"),
+    Option("--resume", PATH, "Continue this run folder, or start from this network (file, URL)", apply=_resume),
     Option("--seed", click.IntRange(min=0), "Random seed", "seed"),
     Option("--g_dict", INTS, "Styleformer: hidden size per resolution, e.g. 256,64,16", apply=_g_dict),
     Option("--num_layers", INTS, "Styleformer: encoder layers per resolution", apply=_num_layers),
@@ -128,6 +140,8 @@ OPTIONS: list[Option] = [
     Option("--freezed", click.IntRange(min=0), "Freeze-D: the first so many layers stay as they are", apply=_freezed),
     Option("--fp32", bool, "No clamping of layer outputs (needed only in half precision)", apply=_fp32),
     Option("--nhwc", bool, "Channels-last memory layout in the discriminator", "nhwc"),
+    Option("--workers", click.IntRange(min=0), "Processes that decode images ahead, per GPU", "workers"),
+    Option("--wandb", str, "Report to this project of Weights & Biases", "wandb"),
     Option("--nobench", bool, "CUDA: no cuDNN benchmarking", "nobench"),
     Option("--allow-tf32", bool, "CUDA: TF32 for matrix products and convolutions", "allow_tf32"),
 ]
@@ -160,6 +174,39 @@ def resolve(
     for network in (cfg.G, cfg.D):
         network.img_resolution, network.img_channels, network.c_dim = shape[1:], shape[0], label_dim
     return cfg, dataset
+
+
+def resolve_run(
+    folder: str, gpus: int, values: dict[str, Any], settings: Sequence[str]
+) -> tuple[TrainingConfig, ImageDataset]:
+    """The config of an existing run with what the command line changes, and its data set. Raises UserError."""
+    given = {o: values[o.name] for o in OPTIONS if values.get(o.name) is not None}
+    cfg = read_config(Path(folder))
+    cfg.gpus = gpus
+    _apply(cfg, given)
+    for assignment in settings:
+        set_field(cfg, assignment)
+    data = cfg.data
+    dataset = open_dataset(data.path, data.use_labels, data.max_size, data.mirror)
+    shape, label_dim = dataset.image_shape, dataset.label_dim
+    for network in (cfg.G, cfg.D):
+        network.img_resolution, network.img_channels, network.c_dim = shape[1:], shape[0], label_dim
+    return cfg, dataset
+
+
+def drop_missing_metrics(cfg: TrainingConfig) -> str | None:
+    """Takes metrics out whose detector can't be had; returns a line that says so."""
+    missing = []
+    for name in cfg.metrics:
+        try:
+            require_detectors([name])
+        except DetectorMissing as e:
+            missing.append((name, e))
+    if not missing:
+        return None
+    dropped = [name for name, _ in missing]
+    cfg.metrics = [name for name in cfg.metrics if name not in dropped]
+    return f"training goes on without {', '.join(dropped)}: {missing[0][1]}"
 
 
 def _data_config(chosen: Preset, given: dict[Option, Any], settings: Sequence[str]) -> DataConfig:

@@ -31,6 +31,16 @@ class Stopwatch:
         now = time.time()
         self.last_maintenance, self._mark = now - self._mark, now
 
+    def state(self, is_maintenance: bool) -> dict[str, float]:
+        """What to save: seconds in all, seconds of training since the last report, kimg then."""
+        since = 0.0 if is_maintenance else time.time() - self._mark
+        return {"total": self.total, "training": since, "last_kimg": self.last_kimg}
+
+    def load_state(self, state: dict[str, float]) -> None:
+        """Goes on from what `state` gave; the time between doesn't count."""
+        now = time.time()
+        self.start, self._mark, self.last_kimg = now - state["total"], now - state["training"], state["last_kimg"]
+
 
 def memory_gib(device: torch.device) -> tuple[float, float]:
     """(peak resident memory of this process, peak allocated memory of the GPU since the last call), in GiB."""

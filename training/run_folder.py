@@ -1,81 +1,104 @@
 """The folder of one training run: its number and name, its log, its statistics, where each artefact goes."""
 
+import fcntl
 import json
+import os
 import re
 import sys
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from tqdm import tqdm
 
-from dnnlib.config import to_dict
+from dnnlib.errors import UserError
 from torch_utils.training_stats import Stats
+from training.checkpoint import remove_leftovers, run_number, write_config
 from training.config import TrainingConfig
+from training.trackers import Tracker, open_trackers
+
+LOG_FILE = "log.txt"
+STATS_FILE = "stats.jsonl"
 
 
 class RunFolder:
-    """Writes what a run leaves behind. Only the process of rank 0 has one that writes."""
+    """Writes what a run leaves behind. Only the process of rank 0 has one.
+
+    It holds a lock on the folder, which ends with the process, so that no two runs write into one.
+    """
 
     def __init__(self, path: Path):
         self.path = path
-        self._log: TextIO | None = None
-        self._events: Any = None
+        self._log = open(path / LOG_FILE, "a", encoding="utf-8")  # noqa: SIM115 (open for the whole run)
+        self._trackers: list[Tracker] = []
+        try:
+            fcntl.lockf(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._log.close()
+            raise UserError(
+                f"{path} is being trained right now by another process; --new starts a run beside it"
+            ) from None
 
     @classmethod
     def create(cls, outdir: str, description: str, cfg: TrainingConfig) -> "RunFolder":
         """Makes `outdir/00003-description/`, numbered after the highest there, with training_options.json in it."""
         root = Path(outdir)
-        root.mkdir(parents=True, exist_ok=True)
-        run = cls(root / f"{_next_number(root):05d}-{description}")
-        run.path.mkdir()
-        (run.path / "training_options.json").write_text(json.dumps(to_dict(cfg), indent=2) + "\n")
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            path = root / f"{_next_number(root):05d}-{description}"
+            path.mkdir()
+        except OSError as e:
+            raise UserError(f"--outdir={outdir}: cannot make the run folder: {e.strerror}") from e
+        run = cls(path)
+        write_config(path, cfg)
+        run._trackers = open_trackers(cfg, path, nimg=None)
+        return run
+
+    @classmethod
+    def reopen(cls, path: Path, cfg: TrainingConfig, state: dict[str, Any]) -> "RunFolder":
+        """Goes on in an existing folder: what was logged after `state` was saved is dropped, it will come again."""
+        run = cls(path)
+        remove_leftovers(path)
+        for name, size in state["log_sizes"].items():
+            if (path / name).is_file() and (path / name).stat().st_size > size:
+                os.truncate(path / name, size)
+        for file in path.glob("metric-*.jsonl"):
+            _drop_cut_line(file)
+        write_config(path, cfg)
+        run._trackers = open_trackers(cfg, path, nimg=state["nimg"])
         return run
 
     def file(self, name: str) -> Path:
         """Path of an artefact."""
         return self.path / name
 
+    def log_sizes(self) -> dict[str, int]:
+        """Bytes of the logs so far."""
+        return {n: self.file(n).stat().st_size if self.file(n).is_file() else 0 for n in (LOG_FILE, STATS_FILE)}
+
     def say(self, text: str) -> None:
         """A line for the terminal and log.txt; it doesn't tear a progress bar."""
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
-        if self._log is None:
-            self._log = open(self.path / "log.txt", "a", encoding="utf-8")  # noqa: SIM115 (open for the whole run)
         self._log.write(text + "\n")
         self._log.flush()
 
     def add_stats(self, stats: Stats, nimg: int) -> None:
-        """Appends a line to stats.jsonl and, where TensorBoard is installed, its scalars."""
-        line = {**stats, "timestamp": time.time()}
-        self._append("stats.jsonl", line)
-        events = self._tensorboard()
-        if events is not None:
-            for name, value in stats.items():
-                events.add_scalar(name, value["mean"], global_step=int(nimg / 1e3))
-            events.flush()
+        """Appends a line to stats.jsonl and hands the figures to TensorBoard and the like."""
+        with open(self.file(STATS_FILE), "a", encoding="utf-8") as f:
+            f.write(json.dumps({**stats, "timestamp": time.time()}) + "\n")
+        self.track({name: value["mean"] for name, value in stats.items()}, nimg)
+
+    def track(self, values: dict[str, float], nimg: int) -> None:
+        """Hands figures to TensorBoard and the like."""
+        for tracker in self._trackers:
+            tracker.add(values, nimg)
 
     def close(self) -> None:
-        """Closes log and events."""
-        if self._log is not None:
-            self._log.close()
-        if self._events:
-            self._events.close()
-
-    def _append(self, name: str, line: dict[str, Any]) -> None:
-        with open(self.path / name, "a", encoding="utf-8") as f:
-            f.write(json.dumps(line) + "\n")
-
-    def _tensorboard(self) -> Any:
-        """The event writer, or None where the extra `tensorboard` is not installed."""
-        if self._events is None:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                self._events = False
-            else:
-                self._events = SummaryWriter(str(self.path))
-        return self._events or None
+        """Closes log and trackers, and gives up the lock."""
+        for tracker in self._trackers:
+            tracker.close()
+        self._log.close()
 
 
 def run_description(dataset_name: str, cfg: TrainingConfig) -> str:
@@ -88,9 +111,18 @@ def run_description(dataset_name: str, cfg: TrainingConfig) -> str:
     parts.append(f"batch{cfg.batch}")
     if cfg.ada.mode != "ada":
         parts.append(cfg.ada.mode)
+    if cfg.resume:
+        parts.append("resume")
     return "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", p) for p in parts)
 
 
 def _next_number(root: Path) -> int:
-    numbers = [int(m[1]) for p in root.iterdir() if p.is_dir() and (m := re.match(r"(\d+)", p.name))]
+    numbers = [n for p in root.iterdir() if (n := run_number(p)) is not None]
     return max(numbers, default=-1) + 1
+
+
+def _drop_cut_line(file: Path) -> None:
+    """A crash may have cut off the last line, and the next one would be glued to it."""
+    content = file.read_bytes()
+    if content and not content.endswith(b"\n"):
+        os.truncate(file, content.rfind(b"\n") + 1)

@@ -1,25 +1,32 @@
 """The training loop: `done? -> report -> snapshot -> stop or step`, the same for its first, middle and last round."""
 
 import copy
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from dnnlib.config import to_dict
+from dnnlib.errors import UserError
 from metrics import compute_metrics
 from torch_utils import distributed
 from torch_utils.training_stats import BatchMean, Collector
 from training import networks
 from training.augment import AugmentPipe
+from training.checkpoint import read_jsonl, save_state, thin_snapshots
 from training.config import TrainingConfig
-from training.dataset import ImageDataset, open_dataset, sample_order
+from training.dataset import ImageDataset, open_dataset
+from training.feed import Feed
+from training.health import Health
+from training.interrupt import StopRequest
 from training.loss import GanLoss, MicroBatch
 from training.networks.generator import Generator
 from training.phases import Phase, build_phases, keyed_seed, sync_gradients
-from training.pictures import grid_size, save_grid, to_uint8
+from training.report import write_report
 from training.resources import Stopwatch, memory_gib
 from training.run_folder import RunFolder
+from training.sample_grid import SampleGrid
 
 
 class Trainer:
@@ -33,6 +40,9 @@ class Trainer:
         self.nimg = 0  # images seen so far; also the position in the training order
         self.tick = 0
         self.bad_gradients = 0
+        self.health = Health()
+        self.is_step_finite = True  # the losses of the current step so far
+        self.feed = Feed(cfg, dataset, device)
         self.stats = Collector(device)
         self.means = BatchMean()
         self.pl_mean = torch.zeros([], device=device)
@@ -40,7 +50,9 @@ class Trainer:
         self.watch = Stopwatch()
         self.next_tick = 0.0
         self.bar: tqdm | None = None
-        self.grid = self._latent_grid() if run else None
+        self.saved_step: int | None = None  # step of the newest training state
+        self.last_snapshot: str | None = None  # network file of just this step
+        self.grid = SampleGrid.draw(dataset, self.G.z_dim, cfg.seed, run.file("reals.png")) if run else None
 
     # -- set-up ---------------------------------------------------------------------------------------------------
 
@@ -59,24 +71,35 @@ class Trainer:
 
     # -- the loop -------------------------------------------------------------------------------------------------
 
-    def train(self) -> None:
-        """Runs until total_kimg."""
-        with self._progress_bar():
+    def train(self) -> str | None:
+        """Runs until total_kimg, or until a signal asks to stop, whose name is returned; the state is saved then."""
+        with StopRequest() as stop, self._progress_bar():
+            self._finish_measuring()
             while True:
                 done = self.nimg >= self.cfg.total_kimg * 1000
-                if done or self.nimg >= self.next_tick:
-                    self._report()
-                    if done or self.tick % self.cfg.snap == 0:
-                        self._snapshot()
-                    self.tick += 1
-                    self.next_tick = self.nimg + self.cfg.kimg_per_tick * 1000
-                    self.watch.end_maintenance()
+                if self.nimg >= self.next_tick or (done and self.saved_step != self.step_count):
+                    self._end_tick(done)
                 if done:
-                    return
+                    return None
+                if stop.agreed(self.device):
+                    self._save_state()
+                    return stop.requested or "a signal to another process"
                 self.step()
+
+    def _end_tick(self, done: bool) -> None:
+        """Report and, where one is due, snapshot. The counters move first: a saved state continues after the tick."""
+        self.watch.begin_maintenance()
+        self._report()
+        is_due = done or self.tick % self.cfg.snap == 0
+        self.tick += 1
+        self.next_tick = self.nimg + self.cfg.kimg_per_tick * 1000
+        if is_due:
+            self._snapshot()
+        self.watch.end_maintenance()
 
     def step(self) -> None:
         """One batch: every phase that is due, then what follows from the whole batch."""
+        self.is_step_finite, self.last_snapshot = True, None
         for index, phase in enumerate(self.phases):
             if self.step_count % phase.interval == 0:
                 self._run_phase(index, phase)
@@ -85,6 +108,7 @@ class Trainer:
         self.step_count += 1
         self.nimg += self.cfg.batch
         self._adapt_augmentation()
+        self.health.after_step(self.is_step_finite, self.nimg)
         if self.bar is not None:
             self.bar.update(self.cfg.batch / 1000)
 
@@ -92,11 +116,15 @@ class Trainer:
         phase.optimizer.zero_grad(set_to_none=True)
         phase.set_trainable(True)
         count = self.cfg.batch // self.cfg.micro_batch
+        total = torch.zeros([], device=self.device)
         for micro in range(distributed.rank(), count, distributed.world_size()):
             torch.manual_seed(keyed_seed(self.cfg.seed, self.step_count, index, micro))
             batch = self._micro_batch(micro, phase.needs_reals)
-            (phase.loss(batch) * (phase.interval / count)).backward()
+            loss = phase.loss(batch) * (phase.interval / count)
+            loss.backward()
+            total += loss.detach()
         phase.set_trainable(False)
+        self.is_step_finite &= bool(distributed.all_sum(total).isfinite())
         self.bad_gradients += sync_gradients(phase.parameters)
         phase.update(self.nimg)
 
@@ -110,10 +138,8 @@ class Trainer:
             gen_c = torch.zeros([n, 0], device=self.device)
         if not needs_reals:
             return MicroBatch(gen_c)
-        order = sample_order(self.cfg.seed, self.nimg + micro * n, n, len(self.dataset))
-        images, labels = self.dataset.load(order)
-        real = images.to(self.device).float() / 127.5 - 1
-        return MicroBatch(gen_c, real, labels.to(self.device))
+        images, labels = self.feed.get(self.nimg, micro)
+        return MicroBatch(gen_c, images.float() / 127.5 - 1, labels)
 
     def _update_means(self) -> None:
         w = self.means.take("w")
@@ -160,7 +186,6 @@ class Trainer:
 
     def _report(self) -> None:
         """The status line and one line of stats.jsonl."""
-        self.watch.begin_maintenance()
         kimg = self.nimg / 1000
         per_tick = self.watch.last_training
         per_kimg = per_tick / max(kimg - self.watch.last_kimg, 1e-9) if kimg > self.watch.last_kimg else 0.0
@@ -182,6 +207,7 @@ class Trainer:
         for name, value in values.items():
             self.stats.report(name, value)
         stats = self.stats.take()
+        warning = self.health.after_tick(stats, self.cfg, p)
         if self.run is None:
             return
         self.run.add_stats(stats, self.nimg)
@@ -190,54 +216,129 @@ class Trainer:
             f"sec/tick {per_tick:<7.1f} sec/kimg {per_kimg:<7.2f} maintenance {self.watch.last_maintenance:<6.1f} "
             f"cpumem {cpu:<6.2f} gpumem {gpu:<6.2f} augment {p:.3f}"
         )
+        if warning:
+            self.run.say(warning)
 
     def _snapshot(self) -> None:
-        """Pictures, the network file, the metrics."""
+        """Pictures, the network file, the state to continue from, then the metrics and the report."""
         kimg = self.nimg // 1000
-        name = f"network-snapshot-{kimg:06d}.pkl"
+        self.last_snapshot = f"network-snapshot-{kimg:06d}.pkl"
+        if not self.health.bad_steps:
+            self.health.last_good = self.last_snapshot
         if self.run is not None:
-            self._save_pictures(self.run, kimg)
+            self._save_pictures(self.run)
             networks.save(
-                self.run.file(name),
+                self.run.file(self.last_snapshot),
                 {"G": self.G, "D": self.D, "G_ema": self.G_ema, "augment_pipe": self.augment},
                 training_config=self.cfg,
                 training_set_kwargs=to_dict(self.cfg.data),
                 provenance={"kimg": self.nimg / 1000},
             )
+        if not self.health.bad_steps:  # a run that has lost its way continues from before
+            self._save_state(is_maintenance=True)
         if self.cfg.metrics:
-            self._measure(name)
+            self._measure(self.cfg.metrics, self.last_snapshot)
+        if self.run is not None:
+            if self.cfg.keep_snapshots is not None:
+                thin_snapshots(self.run.path, self.cfg.keep_snapshots)
+            write_report(self.run.path)
         distributed.barrier()
 
-    def _measure(self, snapshot: str) -> None:
-        results = compute_metrics(
-            self.cfg.metrics, self.G_ema, self.measured_set, device=self.device, mirror=self.cfg.data.mirror
-        )
+    def _save_pictures(self, run: RunFolder) -> None:
+        assert self.grid is not None
+        name = "fakes_init.png" if self.nimg == 0 else f"fakes{self.nimg // 1000:06d}.png"
+        found = self.grid.save(self.G_ema, run.file(name))
+        warning = self.health.after_pictures(found / max(self.grid.real_diversity, 1e-9), self.nimg)
+        if warning:
+            run.say(warning)
+
+    def _measure(self, names: list[str], snapshot: str) -> None:
+        results = compute_metrics(names, self.G_ema, self.measured_set, device=self.device, mirror=self.cfg.data.mirror)
         if self.run is None:
             return
         for result in results:
             result.append_to(self.run.path, snapshot)
-            values = ", ".join(f"{name} {value:.5g}" for name, value in result.results.items())
-            self.run.say(f"{'':10s} {values}")
+            self.run.track({f"Metrics/{name}": value for name, value in result.results.items()}, self.nimg)
+            self.run.say(_metric_line(result.results))
 
-    def _latent_grid(self) -> tuple[torch.Tensor, torch.Tensor, int, int]:
-        """Fixed latents and labels of the picture grids; writes reals.png for the same labels."""
+    def _finish_measuring(self) -> None:
+        """Measures what a run that is continued had no time to measure at its last snapshot."""
+        snapshot = self.last_snapshot
+        if snapshot is None or not self.cfg.metrics:
+            return
+        missing = distributed.from_rank_0(lambda: self._unmeasured(snapshot))
+        if missing:
+            self._measure(missing, snapshot)
+
+    def _unmeasured(self, snapshot: str) -> list[str]:
+        """Metrics without a value for `snapshot`; the others' lines, dropped from the log, are said again."""
         assert self.run is not None
-        _, h, w = self.dataset.image_shape
-        rows, columns = grid_size(h, w, len(self.dataset))
-        rnd = np.random.RandomState(self.cfg.seed)
-        images, labels = self.dataset.load(rnd.permutation(len(self.dataset))[: rows * columns])
-        save_grid(images, self.run.file("reals.png"), rows, columns)
-        z = torch.from_numpy(rnd.randn(rows * columns, self.G.z_dim)).float()
-        return z, labels, rows, columns
+        missing = []
+        for name in self.cfg.metrics:
+            lines = read_jsonl(self.run.file(f"metric-{name}.jsonl"))
+            found = next((line["results"] for line in lines if line["snapshot_pkl"] == snapshot), None)
+            if found is None:
+                missing.append(name)
+            else:
+                self.run.say(_metric_line(found))
+        return missing
 
-    @torch.no_grad()
-    def _save_pictures(self, run: RunFolder, kimg: int) -> None:
-        assert self.grid is not None
-        z, c, rows, columns = self.grid
-        parts = zip(z.to(self.device).split(16), c.to(self.device).split(16))
-        images = torch.cat([self.G_ema(zz, cc, noise_mode="const").cpu() for zz, cc in parts])
-        name = "fakes_init.png" if self.nimg == 0 else f"fakes{kimg:06d}.png"
-        save_grid(to_uint8(images), run.file(name), rows, columns)
+    # -- the state ------------------------------------------------------------------------------------------------
+
+    def _save_state(self, is_maintenance: bool = False) -> None:
+        """Writes training-state.pt, unless this step has been saved already. All processes call this together."""
+        if self.saved_step == self.step_count:
+            return
+        state = self.state(is_maintenance)
+        self.saved_step = self.step_count
+        if self.run is not None:
+            save_state(self.run.path, state | {"log_sizes": self.run.log_sizes()})
+
+    def state(self, is_maintenance: bool = False) -> dict[str, Any]:
+        """Everything that training goes on from, as plain data; needs no random generators, whose draws are keyed."""
+        return {
+            "modules": {name: module.state_dict() for name, module in self._modules().items()},
+            "optimizers": {name: o.state_dict()["state"] for name, o in self._optimizers().items()},
+            "pl_mean": self.pl_mean,
+            "stats": self.stats.state(),
+            "means": self.means.state(),
+            "watch": self.watch.state(is_maintenance),
+            "health": self.health.state(),
+            **{name: getattr(self, name) for name in _COUNTERS},
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Goes on from what `state` gave. UserError if the networks differ from those that were saved."""
+        for name, module in self._modules().items():
+            try:
+                module.load_state_dict(state["modules"][name])
+            except RuntimeError as e:
+                raise UserError(f"the run's {name} is another network: {' '.join(str(e).split())[:300]}") from e
+        for name, optimizer in self._optimizers().items():
+            optimizer.load_state_dict(optimizer.state_dict() | {"state": state["optimizers"][name]})
+        self.pl_mean.copy_(state["pl_mean"])
+        self.stats.load_state(state["stats"])
+        self.means.load_state(state["means"], self.device)
+        self.watch.load_state(state["watch"])
+        self.health = Health(**state["health"])
+        for name in _COUNTERS:
+            setattr(self, name, state[name])
+        self.saved_step = self.step_count
+
+    def _modules(self) -> dict[str, torch.nn.Module]:
+        return {"G": self.G, "D": self.D, "G_ema": self.G_ema, "augment_pipe": self.augment}
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """By network; its phases share one."""
+        names = {id(self.G): "G", id(self.D): "D"}
+        return {names[id(phase.module)]: phase.optimizer for phase in self.phases}
+
+
+_COUNTERS = ("step_count", "nimg", "tick", "next_tick", "bad_gradients", "last_snapshot")
+
+
+def _metric_line(results: dict[str, float]) -> str:
+    return f"{'':10s} " + ", ".join(f"{name} {value:.5g}" for name, value in results.items())
 
 
 def _identity(x: torch.Tensor) -> torch.Tensor:

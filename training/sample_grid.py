@@ -1,0 +1,45 @@
+"""The grid of sample pictures: the same latents and labels at every snapshot of a run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from training.dataset import ImageDataset
+from training.health import diversity
+from training.networks.generator import Generator
+from training.pictures import grid_size, save_grid, to_uint8
+
+_AT_ONCE = 16  # images the generator makes at a time
+
+
+@dataclass
+class SampleGrid:
+    """Latents [N, z_dim] and labels [N, c_dim] of rows * columns pictures."""
+
+    z: torch.Tensor
+    labels: torch.Tensor
+    rows: int
+    columns: int
+    real_diversity: float  # of the real images with the same labels, in grey levels
+
+    @classmethod
+    def draw(cls, dataset: ImageDataset, z_dim: int, seed: int, reals: Path) -> "SampleGrid":
+        """Draws latents, takes labels from random images, and saves those images as `reals`."""
+        _, h, w = dataset.image_shape
+        rows, columns = grid_size(h, w, len(dataset))
+        rnd = np.random.RandomState(seed)
+        images, labels = dataset.load(rnd.permutation(len(dataset))[: rows * columns])
+        save_grid(images, reals, rows, columns)
+        z = torch.from_numpy(rnd.randn(rows * columns, z_dim)).float()
+        return cls(z, labels, rows, columns, diversity(images))
+
+    @torch.no_grad()
+    def save(self, G: Generator, path: Path) -> float:
+        """Writes the grid that `G` makes; returns its diversity, in grey levels."""
+        device = next(G.parameters()).device
+        parts = zip(self.z.to(device).split(_AT_ONCE), self.labels.to(device).split(_AT_ONCE))
+        images = to_uint8(torch.cat([G(z, c, noise_mode="const").cpu() for z, c in parts]))
+        save_grid(images, path, self.rows, self.columns)
+        return diversity(images)

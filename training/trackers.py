@@ -1,0 +1,70 @@
+"""Where statistics go besides stats.jsonl: TensorBoard and Weights & Biases, both optional extras."""
+
+import contextlib
+from pathlib import Path
+from typing import Any, Protocol
+
+from dnnlib.config import to_dict
+from dnnlib.errors import UserError
+from training.config import TrainingConfig
+
+_WANDB_ID = "wandb-id.txt"
+
+
+class Tracker(Protocol):
+    """Takes named figures after so many images."""
+
+    def add(self, values: dict[str, float], nimg: int) -> None: ...
+    def close(self) -> None: ...
+
+
+class TensorBoard:
+    """Event files in the run folder; the step axis is kimg. `nimg` is where a continued run goes on, else None."""
+
+    def __init__(self, folder: Path, nimg: int | None):
+        from torch.utils.tensorboard import SummaryWriter
+
+        purge = None if nimg is None else nimg // 1000 + 1
+        self._events: Any = SummaryWriter(str(folder), purge_step=purge)
+
+    def add(self, values: dict[str, float], nimg: int) -> None:
+        for name, value in values.items():
+            self._events.add_scalar(name, value, global_step=nimg // 1000)
+        self._events.flush()
+
+    def close(self) -> None:
+        self._events.close()
+
+
+class WandB:
+    """Weights & Biases; WANDB_MODE=offline keeps everything in the run folder. A continued run keeps its id."""
+
+    def __init__(self, project: str, folder: Path, cfg: TrainingConfig):
+        try:
+            import wandb
+        except ImportError:
+            raise UserError("--wandb wants the package wandb: pip install 'styleloom[wandb]'") from None
+        id_file = folder / _WANDB_ID
+        known = id_file.read_text().strip() if id_file.is_file() else None
+        self._run: Any = wandb.init(
+            project=project, name=folder.name, id=known, resume="allow", dir=str(folder), config=to_dict(cfg)
+        )
+        id_file.write_text(f"{self._run.id}\n")
+        self._run.define_metric("kimg")
+        self._run.define_metric("*", step_metric="kimg")
+
+    def add(self, values: dict[str, float], nimg: int) -> None:
+        self._run.log({**values, "kimg": nimg / 1000})
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def open_trackers(cfg: TrainingConfig, folder: Path, nimg: int | None) -> list[Tracker]:
+    """TensorBoard where it is installed, Weights & Biases where it is asked for."""
+    trackers: list[Tracker] = []
+    with contextlib.suppress(ImportError):  # the extra `tensorboard` is not installed
+        trackers.append(TensorBoard(folder, nimg))
+    if cfg.wandb:
+        trackers.append(WandB(cfg.wandb, folder, cfg))
+    return trackers
