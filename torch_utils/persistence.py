@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,7 +21,7 @@ import safetensors.torch
 import torch
 
 from dnnlib.errors import UserError
-from torch_utils.safe_pickle import DamagedFile
+from torch_utils.safe_pickle import DAMAGE, DamagedFile
 from torch_utils.torch_files import DTYPES, tensor_from_bytes, tensor_to_bytes
 
 FORMAT_VERSION = 1
@@ -66,12 +67,13 @@ class NetworkFile:
 
     def tensor_digests(self) -> dict[tuple[str, str], bytes]:
         """SHA-256 of every tensor's bytes, by (network, tensor), in order."""
-        return {
-            (name, key): hashlib.sha256(tensor_to_bytes(tensor)).digest()
+        tensors = {
+            (name, key): tensor
             for name in NETWORKS
             if (record := self.networks.get(name)) is not None
             for key, tensor in record.tensors.items()
         }
+        return dict(zip(tensors, in_threads(lambda t: hashlib.sha256(tensor_to_bytes(t)).digest(), tensors.values())))
 
     def sha256(self, tensor_digests: dict[tuple[str, str], bytes]) -> str:
         """Hex digest over `plain()` as canonical JSON, then over `tensor_digests()`."""
@@ -169,7 +171,14 @@ def record_from_pickle(kind: Any, config: Any, tensors: Any) -> NetworkRecord:
 
 def decode_tensors(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:
     """{name: (dtype, shape, bytes)} -> {name: tensor}."""
-    return {name: tensor_from_bytes(data, DTYPES[dtype], shape) for name, (dtype, shape, data) in tensors.items()}
+    parts = ((data, DTYPES[dtype], shape) for dtype, shape, data in tensors.values())
+    return dict(zip(tensors, in_threads(lambda part: tensor_from_bytes(*part), parts)))
+
+
+def in_threads(work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    """`work` of every item, in order, on all cores: copying and hashing large buffers leave Python's lock alone."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(work, items))
 
 
 def content_from_pickle(data: dict[str, Any], source: str) -> NetworkFile:
@@ -199,7 +208,7 @@ def read_safetensors(path: str | os.PathLike[str]) -> NetworkFile:
                 raise DamagedFile(f"{source} is damaged: it holds tensors that belong to no network")
     except UserError:
         raise
-    except (safetensors.SafetensorError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as e:
+    except (safetensors.SafetensorError, *DAMAGE) as e:
         raise DamagedFile(f"{source} is damaged: {str(e)[:120]}") from e
     return _checked(networks, data, source)
 
@@ -229,7 +238,7 @@ def _checked(networks: dict[str, NetworkRecord | None], rest: dict[str, Any], so
     content = NetworkFile(networks, **rest)
     try:
         digest = content.sha256(content.tensor_digests())
-    except (TypeError, ValueError, KeyError, RecursionError) as e:
+    except DAMAGE as e:
         raise DamagedFile(f"{source} is damaged: {str(e)[:120]}") from e
     if digest != stored:
         raise DamagedFile(

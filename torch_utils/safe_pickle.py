@@ -20,7 +20,7 @@ MAX_KEY = 2**53  # dict keys of this size and beyond could be made to collide
 Constructor = Callable[..., Any]
 
 # What reading nonsense may raise; anything else is a fault of ours and stays visible.
-_DAMAGE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, struct.error, RuntimeError, MemoryError)
+DAMAGE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, struct.error, RuntimeError, MemoryError)
 
 
 class UnsafeFile(UserError):
@@ -82,7 +82,7 @@ class Reader:
             result = self._run()
         except UserError:
             raise
-        except _DAMAGE as e:
+        except DAMAGE as e:
             detail = str(e)[:120] or type(e).__name__
             raise DamagedFile(f"{self.source} is damaged at byte {self.position}: {detail}") from e
         check_depth(result, self.source)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from torch_utils.safe_pickle import Constant, Constructor, DamagedFile, Reader, Stateful, UnsafeFile
+from dnnlib.errors import UserError
+from torch_utils.safe_pickle import DAMAGE, Constant, Constructor, DamagedFile, Reader, Stateful, UnsafeFile
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a legacy stream
 LEGACY_PROTOCOL = 1001
@@ -207,7 +208,9 @@ def read_zip(data: Any, source: str) -> Any:
 
             pickled = archive.read(f"{folder}/data.pkl")
             return Reader(pickled, plain_constructors(source), source, persistent_load).load()
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, OSError) as e:
+    except UserError:
+        raise
+    except (zipfile.BadZipFile, EOFError, OSError, *DAMAGE) as e:
         raise DamagedFile(f"{source} is damaged: {str(e)[:120]}") from e
 
 

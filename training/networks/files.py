@@ -3,6 +3,7 @@ copies its tensors by name; no code from the file runs."""
 
 import dataclasses
 import importlib.metadata
+import mmap
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from dnnlib import cache
 from dnnlib.config import from_dict, to_dict
 from dnnlib.errors import ConfigError, UserError
 from torch_utils import persistence
+from torch_utils.blank_modules import build_with
 from torch_utils.persistence import NETWORKS, NetworkFile, NetworkRecord
 from torch_utils.safe_pickle import Constant, Constructor, DamagedFile, Reader
 from torch_utils.torch_files import plain_constructors, read_legacy, read_zip
@@ -103,21 +105,20 @@ def read(path_or_url: str | os.PathLike[str]) -> NetworkFile:
     return _read_pickle(data, source)
 
 
-def _bytes_of(path: Path, source: str) -> bytearray:
+def _bytes_of(path: Path, source: str) -> mmap.mmap:
+    """The file's bytes, mapped rather than read: what is used is copied from the page cache once."""
     try:
         with open(path, "rb") as file:
-            data = bytearray(os.fstat(file.fileno()).st_size)
-            del data[file.readinto(data) :]
+            if os.fstat(file.fileno()).st_size == 0:
+                raise DamagedFile(f"{source} is empty")
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
         raise UserError(f"network file {source} does not exist") from None
-    except OSError as e:
-        raise UserError(f"cannot read network file {source}: {e.strerror or e}") from e
-    if not data:
-        raise DamagedFile(f"{source} is empty")
-    return data
+    except (OSError, ValueError) as e:
+        raise UserError(f"cannot read network file {source}: {e}") from e
 
 
-def _read_pickle(data: bytearray, source: str) -> NetworkFile:
+def _read_pickle(data: mmap.mmap, source: str) -> NetworkFile:
     builder = f"{network_from_record.__module__}.{network_from_record.__qualname__}"
     allowed: dict[str, Constructor | Constant] = plain_constructors(source) | stylegan_pickle.CONSTRUCTORS
     result = Reader(data, allowed | {builder: persistence.record_from_pickle}, source).load()
@@ -151,12 +152,14 @@ def build_record(record: NetworkRecord, source: str) -> nn.Module:
     """
     with torch.random.fork_rng(devices=[]):
         try:
-            module = _fresh(record)
+            module = build_with(lambda: _fresh(record), record.tensors)
+            if module is None:  # rebuilt the plain way, which also finds out what doesn't fit
+                module = _fresh(record)
+                load_tensors(module, record.tensors, source)
         except ConfigError as e:
             raise UserError(f"{source}: {e}; the file may come from another version or need --import=FILE.py") from e
         except UserError as e:
-            raise UserError(f"{source}: {e}") from e
-    load_tensors(module, record.tensors, source)
+            raise UserError(f"{source}: {str(e).removeprefix(f'{source}: ')}") from e
     return module.eval().requires_grad_(False)
 
 

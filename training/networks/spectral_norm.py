@@ -42,6 +42,8 @@ class SpectralNorm(nn.Module):
     @torch.no_grad()
     def advance(self, iterations: int) -> None:
         """Power iteration on u and v, in place."""
+        if self.weight_orig.is_meta:  # built only to receive the tensors of a file
+            return
         matrix = self.weight_orig.flatten(1)
         for _ in range(iterations):
             self.weight_v.copy_(F.normalize(matrix.t() @ self.weight_u, dim=0, eps=1e-12))

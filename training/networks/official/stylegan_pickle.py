@@ -12,7 +12,7 @@ import torch
 
 from dnnlib.errors import UserError
 from torch_utils.persistence import NetworkFile, NetworkRecord
-from torch_utils.safe_pickle import Constant, Constructor, DamagedFile, Stateful
+from torch_utils.safe_pickle import DAMAGE, Constant, Constructor, DamagedFile, Stateful
 from training.augment import AugmentConfig
 from training.networks.official.plain import json_data
 
@@ -79,7 +79,7 @@ def content(data: dict[str, Any], source: str) -> NetworkFile:
             limit = LINFORMER_P_MAX
         pipe = data.get("augment_pipe")
         networks["augment_pipe"] = None if pipe is None else _augment_pipe(pipe, limit)
-    except (AttributeError, LookupError, TypeError, ValueError) as e:
+    except DAMAGE as e:
         raise DamagedFile(f"{source} is not what official programs write: {str(e)[:120]}") from e
     if not any(networks.values()):
         raise UserError(f"{source} holds no network: no G, D or G_ema of a known class in it")

@@ -11,7 +11,7 @@ import torch
 
 from dnnlib.errors import UserError
 from torch_utils.persistence import NetworkFile, NetworkRecord
-from torch_utils.safe_pickle import DamagedFile
+from torch_utils.safe_pickle import DAMAGE, DamagedFile
 from torch_utils.torch_files import PlainNamespace
 from training.networks.mapping import MappingNetwork
 from training.networks.official.plain import json_data
@@ -32,7 +32,7 @@ def content(data: Any, source: str) -> NetworkFile:
         for name, key, record in (("G", "g", _generator), ("D", "d", _discriminator), ("G_ema", "g_ema", _generator)):
             networks[name] = record(_tensors(states[key]), options, source) if states.get(key) else None
         trained_on = options.get("dataset")
-    except (AttributeError, LookupError, TypeError, ValueError) as e:
+    except DAMAGE as e:
         raise DamagedFile(f"{source} is not what the official StyleNAT writes: {str(e)[:120]}") from e
     if not any(networks.values()):
         raise UserError(f"{source} holds no network: no g, d or g_ema in it")
