@@ -8,11 +8,13 @@
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from typing import TextIO
 
 import click
 from PIL import ImageColor
+from tqdm import tqdm
 
 import dnnlib.cli
 from dnnlib.errors import UserError
@@ -132,7 +134,7 @@ class _SkipPrinter:
         if self._log:
             self._log.write(f"{name}: {reason}\n")
         if self.count <= _SHOWN_SKIPS:
-            click.echo(f"skipped {name}: {reason}", err=True)
+            tqdm.write(f"skipped {name}: {reason}", file=sys.stderr)  # above the progress bar, if there is one
 
 
 @contextlib.contextmanager

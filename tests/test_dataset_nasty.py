@@ -1,5 +1,6 @@
 """Nasty files are converted right, skipped with a reason, or refused in one line; no traceback, no escape."""
 
+import os
 import subprocess
 import sys
 
@@ -155,6 +156,19 @@ def test_links_pipes_and_clutter_in_a_folder(tmp_path):
     assert len(got) == 1
     assert set(skipped) == {"loop", "self.png", "dead.png", "pipe.png"}
     assert all("no regular file" in reason for reason in skipped.values())
+
+
+def test_folders_nested_deeper_than_the_stack(tmp_path):
+    deep = str(tmp_path / "in")
+    for _ in range(1200):  # os.makedirs itself would recurse
+        os.mkdir(deep)
+        deep += "/a"
+    deep = deep[:-2]
+    with open(f"{deep}/good.png", "wb") as f:
+        f.write(nasty_files.png(nasty_files.GOOD))
+    assert len(run(tmp_path / "in", tmp_path / "o.zip")[0]) == 1
+    os.remove(f"{deep}/good.png")
+    os.removedirs(deep)  # so would pytest's tidying up
 
 
 def test_names_are_safe_to_print():

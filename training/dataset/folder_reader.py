@@ -2,7 +2,6 @@
 
 import os
 import zlib
-from collections.abc import Iterator
 
 from dnnlib.errors import UserError
 from training.dataset.zip_reader import MEMBER_LIMIT, BadMember
@@ -17,12 +16,25 @@ class FolderReader:
 
     def __init__(self, path: str):
         self.path = path
+        self._names: list[str] = []
+        self.irregular: list[str] = []
         try:
-            found = sorted(_walk(path, ""))
+            self._scan(path)
         except OSError as e:
             raise UserError(f"can't list {path}: {e.strerror}") from e
-        self._names = [name for name, regular in found if regular]
-        self.irregular = [name for name, regular in found if not regular]
+        self._names.sort()
+        self.irregular.sort()
+
+    def _scan(self, path: str) -> None:
+        pending = [(path, "")]  # not recursive: folders can be nested deeper than Python's stack
+        while pending:
+            folder, prefix = pending.pop()
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append((entry.path, f"{prefix}{entry.name}/"))
+                    else:
+                        (self._names if _is_regular(entry) else self.irregular).append(prefix + entry.name)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -71,13 +83,11 @@ def read_file(path: str, limit: int = MEMBER_LIMIT) -> bytes:
     return data
 
 
-def _walk(folder: str, prefix: str) -> Iterator[tuple[str, bool]]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(entry.path, f"{prefix}{entry.name}/")
-            else:
-                yield prefix + entry.name, _is_regular(entry)
+def files_with_suffix(folder: str, *suffixes: str) -> list[str]:
+    """Paths of the files right in `folder` whose names end so (case doesn't matter), sorted; hidden ones left out."""
+    with os.scandir(folder) as entries:  # unlike glob and listdir it doesn't gather all names first
+        found = [e.path for e in entries if e.name.lower().endswith(suffixes) and e.name[0] != "." and _is_regular(e)]
+    return sorted(found)
 
 
 def _is_regular(entry: os.DirEntry[str]) -> bool:

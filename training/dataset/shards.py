@@ -5,6 +5,7 @@ import os
 import numpy as np
 
 from dnnlib.errors import UserError
+from training.dataset.folder_reader import files_with_suffix
 from training.dataset.zip_reader import ZipReader
 
 
@@ -16,18 +17,24 @@ class ShardReader:
 
     def __init__(self, path: str):
         self.path = path
-        files = _zip_files(path)
+        files = files_with_suffix(path, ".zip")
         if not files:
             raise UserError(f"{path} holds no .zip files")
-        self._shards = [ZipReader(os.path.join(path, name)) for name in files]
-        self._shard_names = [name[:-4] for name in files]
+        self._shards = [ZipReader(file) for file in files]
+        self._shard_names = [os.path.basename(file)[:-4] for file in files]
         self._starts = np.concatenate([[0], np.cumsum([len(s) for s in self._shards])])
 
     @staticmethod
     def is_sharded(path: str) -> bool:
         """True if the folder holds zips and nothing else (hidden files aside)."""
-        visible = [name for name in os.listdir(path) if not name.startswith(".")]
-        return bool(visible) and visible.sort() is None and visible == _zip_files(path)
+        visible = False
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    visible = True
+                    if not entry.name.lower().endswith(".zip"):
+                        return False
+        return visible
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -64,7 +71,3 @@ class ShardReader:
     def _locate(self, index: int) -> tuple[ZipReader, int]:
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
         return self._shards[number], index - int(self._starts[number])
-
-
-def _zip_files(path: str) -> list[str]:
-    return sorted(name for name in os.listdir(path) if name.lower().endswith(".zip") and not name.startswith("."))

@@ -162,20 +162,25 @@ class ZipReader:
 
     def _scan(self, count: int) -> np.ndarray:
         """-> positions of the members' entries in the directory, sorted by member name, int64 [N]."""
-        found = []
-        extents = np.zeros((count, 2), np.int64)
+        entries, extents = np.zeros(count, np.int64), np.zeros((count, 2), np.int64)
+        found, before, in_order = 0, "", True
         for index, at in enumerate(self._walk(count)):
             member = self._member_at(at)
             if max(member.offset, member.packed_size) > self._file_size:
                 raise BadMember("a member lies beyond the end of the archive")
             extents[index] = member.offset, member.offset + _LOCAL.size + member.packed_size
             if not member.name.endswith("/"):
-                found.append(at)
+                entries[found] = at
+                found += 1
+                in_order = in_order and before <= member.name
+                before = member.name
         extents = extents[np.argsort(extents[:, 0], kind="stable")]
         if (extents[1:, 0] < extents[:-1, 1]).any():
             raise BadMember("its members overlap, as in a zip bomb")
-        found.sort(key=lambda at: self._member_at(at).name)
-        return np.array(found, np.int64)
+        entries = entries[:found]
+        if in_order:  # as data set tools write them; sorting would need all names in memory
+            return entries
+        return np.array(sorted(entries.tolist(), key=lambda at: self._member_at(at).name), np.int64)
 
     def _walk(self, count: int) -> Iterator[int]:
         at = 0

@@ -3,7 +3,6 @@
 A picture is an image file in a binary column, or a struct with one in its field `bytes`.
 """
 
-import glob
 import json
 import os
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from dnnlib.errors import UserError
 from training.dataset.conversion.destination import Label
 from training.dataset.conversion.picture import EncodedPicture, NoPicture, Picture
 from training.dataset.conversion.sources.base import Item, SourceOptions, one_line
+from training.dataset.folder_reader import files_with_suffix
 
 _BATCH_ROWS = 32
 _IMAGE_NAMES = ("image", "img", "png", "jpg", "picture")
@@ -90,8 +90,9 @@ class Parquet:
 
 def parquet_files(path: str) -> list[str]:
     """The tables in a folder or in its sub-folder `data`, sorted."""
-    root = glob.escape(path)
-    return sorted(glob.glob(os.path.join(root, "*.parquet"))) or sorted(glob.glob(os.path.join(root, "data/*.parquet")))
+    inner = os.path.join(path, "data")
+    found = files_with_suffix(path, ".parquet")
+    return found or (files_with_suffix(inner, ".parquet") if os.path.isdir(inner) else [])
 
 
 def open_parquet_file(path: str, options: SourceOptions) -> Parquet:

@@ -4,7 +4,6 @@ WebDataset's layout: neighbouring files whose names differ only in what follows 
 sample, `0001.jpg` the picture, `0001.cls` its class number as text (or `0001.json` with a "label").
 """
 
-import glob
 import json
 import os
 import tarfile
@@ -15,6 +14,7 @@ from training.dataset.conversion.destination import Label
 from training.dataset.conversion.picture import EncodedPicture, NoPicture
 from training.dataset.conversion.sources.base import Item, SourceOptions, is_clutter, unsafe_name
 from training.dataset.conversion.sources.tar_access import members, open_tar, read_member
+from training.dataset.folder_reader import files_with_suffix
 from training.dataset.zip_reader import MEMBER_LIMIT
 
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -87,7 +87,7 @@ def is_tar(path: str) -> bool:
 
 def tar_shards(path: str) -> list[str]:
     """The tar archives in a folder, sorted."""
-    return sorted(p for p in glob.glob(os.path.join(glob.escape(path), "*")) if is_tar(p) and os.path.isfile(p))
+    return files_with_suffix(path, *_TAR_SUFFIXES)
 
 
 def open_tar_file(path: str, options: SourceOptions) -> TarFiles:
