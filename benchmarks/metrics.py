@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import peers  # noqa: E402
+
 from metrics import compute_metrics  # noqa: E402
 from metrics.baselines import PCAGaussian  # noqa: E402
 from metrics.detectors import load_detector  # noqa: E402

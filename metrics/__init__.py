@@ -2,17 +2,22 @@
 
 from metrics.detectors import DetectorMissing
 from metrics.evaluate import compute_metrics, require_detectors
+from metrics.families import FamilyInfo, register_family
+from metrics.metric import Metric
 from metrics.names import PATTERN_HELP, list_metrics, parse_name, parse_names
 from metrics.result import MetricResult, table
 
 __all__ = [
     "PATTERN_HELP",
     "DetectorMissing",
+    "FamilyInfo",
+    "Metric",
     "MetricResult",
     "compute_metrics",
     "list_metrics",
     "parse_name",
     "parse_names",
+    "register_family",
     "require_detectors",
     "table",
 ]

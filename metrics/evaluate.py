@@ -16,9 +16,8 @@ from metrics.detectors.registry import weights_sha256
 from metrics.families import FAMILIES
 from metrics.feature_cache import FeatureCache, FeatureKey
 from metrics.features import Collected, Progress, Want, collect
-from metrics.formulas.bootstrap import frechet_spread, kernel_spread
-from metrics.formulas.frechet import moments_of
-from metrics.names import Metric, parse_names
+from metrics.metric import Metric
+from metrics.names import parse_names
 from metrics.path_length import perceptual_path_length
 from metrics.result import MetricResult
 from metrics.sources import DatasetSource, GeneratorSource, ImageSet
@@ -143,10 +142,9 @@ def _check(metrics: list[Metric], G: Any, dataset: ImageSet | None, images: Imag
 
 def _check_counts(metric: Metric, dataset: ImageSet, images: ImageSet | None) -> None:
     family = FAMILIES[metric.family]
-    if family.real_kind is not None and len(dataset) < family.fewest(metric):
-        raise UserError(
-            f"{metric.name} needs at least {family.fewest(metric)} real images, {dataset.name} has {len(dataset)}"
-        )
+    fewest = family.fewest + metric.neighbours
+    if family.real_kind is not None and len(dataset) < fewest:
+        raise UserError(f"{metric.name} needs at least {fewest} real images, {dataset.name} has {len(dataset)}")
     if images is not None and len(images) < metric.num_generated:
         raise UserError(
             f"{metric.name} needs {metric.num_generated} generated images, {images.name} has {len(images)}; "
@@ -174,7 +172,7 @@ class _Evaluation:
         """Real images, generated images, formulas."""
         measured = [m for m in self._metrics if m.family != "ppl"]
         real = self._real({m.name: self._real_want(m) for m in measured if FAMILIES[m.family].real_kind})
-        generated = self._generated({m.name: self._generated_want(m) for m in measured})
+        generated = self._generated(measured)
         results = []
         for metric in self._metrics:
             if metric.family == "ppl":
@@ -190,7 +188,7 @@ class _Evaluation:
                 values = from_rank_0(lambda m=metric, v=length: {m.name: v})  # type: ignore[misc]
             else:
                 values = from_rank_0(
-                    lambda m=metric: self._formula(m, real.get(m.name), generated[m.name])  # type: ignore[misc]
+                    lambda m=metric: self._formula(m, real.get(m.name), generated)  # type: ignore[misc]
                 )
             results.append(self._result(metric, values))
         return results
@@ -224,10 +222,13 @@ class _Evaluation:
         return Want(metric.detector, kind, f"{len(self._positions(metric))}-{digest}")
 
     def _generated_want(self, metric: Metric) -> Want:
-        kind = FAMILIES[metric.family].generated_kind
-        if kind == "moments" and self._settings.bootstrap:
-            kind = "features"
-        return Want(metric.detector, kind, str(metric.num_generated))
+        return Want(metric.detector, FAMILIES[metric.family].generated_kind, str(metric.num_generated))
+
+    def _spread_want(self, metric: Metric) -> Want:
+        return Want(metric.detector, "features", str(metric.num_generated))
+
+    def _has_spread(self, metric: Metric) -> bool:
+        return self._settings.bootstrap > 0 and FAMILIES[metric.family].spread is not None
 
     def _real(self, wants: dict[str, Want]) -> dict[str, Collected]:
         """Metric name -> real features, from the cache or from one pass over the images that are needed."""
@@ -248,11 +249,12 @@ class _Evaluation:
             known = known | fresh
         return {name: known[want] for name, want in wants.items() if want in known}
 
-    def _generated(self, wants: dict[str, Want]) -> dict[str, Collected]:
-        """Metric name -> generated features, all from one pass."""
-        subsets = {w.subset: np.arange(int(w.subset)) for w in wants.values()}
-        fresh = self._collect(self._source, list(wants.values()), subsets, "generated images")
-        return {name: fresh.get(want) for name, want in wants.items()}  # type: ignore[misc]
+    def _generated(self, metrics: list[Metric]) -> dict[Want, Collected]:
+        """Generated features, all from one pass."""
+        wants = [self._generated_want(m) for m in metrics]
+        wants += [self._spread_want(m) for m in metrics if self._has_spread(m)]
+        subsets = {w.subset: np.arange(int(w.subset)) for w in wants}
+        return self._collect(self._source, wants, subsets, "generated images")
 
     def _collect(self, source: Any, wants: list[Want], subsets: dict, what: str) -> dict[Want, Collected]:
         return collect(
@@ -277,17 +279,14 @@ class _Evaluation:
             kind=want.kind,
         )
 
-    def _formula(self, metric: Metric, real: Any, generated: Any) -> dict[str, float]:
-        compute = FAMILIES[metric.family].compute
-        device = self._settings.device
-        if not self._settings.bootstrap or metric.family not in ("fid", "kid"):
-            return compute(metric, real, generated, device)
-        if metric.family == "fid":
-            values = compute(metric, real, moments_of(generated), device)
-            return values | {f"{metric.name}_std": frechet_spread(real, generated, self._settings.bootstrap)}
-        values = compute(metric, real, generated, device)
-        spread = kernel_spread(real.to(device), generated.to(device), self._settings.bootstrap)
-        return values | {f"{metric.name}_std": spread}
+    def _formula(self, metric: Metric, real: Any, generated: dict[Want, Collected]) -> dict[str, float]:
+        family, device = FAMILIES[metric.family], self._settings.device
+        values = family.compute(metric, real, generated[self._generated_want(metric)], device)
+        if self._has_spread(metric):
+            assert family.spread is not None
+            features = generated[self._spread_want(metric)]
+            values[f"{metric.name}_std"] = family.spread(real, features, self._settings.bootstrap, device)  # type: ignore[arg-type]
+        return values
 
     def _result(self, metric: Metric, values: dict[str, float]) -> MetricResult:
         uses_real = metric.family != "ppl" and FAMILIES[metric.family].real_kind is not None

@@ -1,4 +1,4 @@
-"""From collected features to named results: one entry per family of metrics."""
+"""From collected features to named results: one entry per family of metrics, open to plug-ins."""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,21 +6,45 @@ from typing import Any
 
 import torch
 
+from metrics.formulas.bootstrap import frechet_spread, kernel_spread
 from metrics.formulas.frechet import frechet_distance
 from metrics.formulas.inception_score import SPLITS, inception_score
 from metrics.formulas.kernel import kernel_distance
 from metrics.formulas.neighbours import density_coverage, precision_recall
-from metrics.names import Metric
+from metrics.metric import INCEPTION, VGG, Metric
 
 
 @dataclasses.dataclass(frozen=True)
 class FamilyInfo:
-    """What a family needs of the two sides (None: nothing), the fewest images of each, and its formula."""
+    """What a family needs and how it is computed.
+
+    `real_kind` and `generated_kind`: 'moments', 'features' or 'probs' of each side (real None: nothing).
+    `compute(metric, real, generated, device)` -> {result name: value}.
+    `default_detector`: for names without a detector; None: a name must say it.
+    `neighbours`: k of names that don't say it; 0: the family has none.
+    `fewest`: images that each side needs at least, beyond the neighbours.
+    `spread(real, generated features, repeats, device)` -> standard deviation by bootstrap; None: there is none.
+    """
 
     real_kind: str | None
     generated_kind: str
-    fewest: Callable[[Metric], int]
     compute: Callable[[Metric, Any, Any, torch.device], dict[str, float]]
+    default_detector: str | None = INCEPTION
+    neighbours: int = 0
+    fewest: int = 1
+    spread: Callable[[Any, torch.Tensor, int, torch.device], float] | None = None
+
+
+FAMILIES: dict[str, FamilyInfo] = {}
+
+
+def register_family(name: str, info: FamilyInfo) -> None:
+    """Makes metric names such as `NAME5k_lite0` known. `name` is of small letters; a name may be given once only."""
+    if not (name.isascii() and name.isalpha() and name.islower()):
+        raise ValueError(f"a family's name is of small letters, not {name!r}")
+    if name in FAMILIES:
+        raise ValueError(f"two families register the name {name!r}")
+    FAMILIES[name] = info
 
 
 def _fid(metric: Metric, real: Any, generated: Any, device: torch.device) -> dict[str, float]:
@@ -47,10 +71,18 @@ def _cov(metric: Metric, real: Any, generated: Any, device: torch.device) -> dic
     return {f"{metric.name}_density": density, f"{metric.name}_coverage": coverage}
 
 
-FAMILIES: dict[str, FamilyInfo] = {
-    "fid": FamilyInfo("moments", "moments", lambda m: 2, _fid),
-    "kid": FamilyInfo("features", "features", lambda m: 2, _kid),
-    "is": FamilyInfo(None, "probs", lambda m: SPLITS, _is),
-    "pr": FamilyInfo("features", "features", lambda m: m.neighbours + 1, _pr),
-    "cov": FamilyInfo("features", "features", lambda m: m.neighbours + 1, _cov),
-}
+def _fid_spread(real: Any, generated: torch.Tensor, repeats: int, device: torch.device) -> float:
+    return frechet_spread(real, generated, repeats)
+
+
+def _kid_spread(real: Any, generated: torch.Tensor, repeats: int, device: torch.device) -> float:
+    return kernel_spread(real.to(device), generated.to(device), repeats)
+
+
+_FRECHET = FamilyInfo("moments", "moments", _fid, fewest=2, spread=_fid_spread)
+register_family("fid", _FRECHET)
+register_family("fd", dataclasses.replace(_FRECHET, default_detector=None))
+register_family("kid", FamilyInfo("features", "features", _kid, fewest=2, spread=_kid_spread))
+register_family("is", FamilyInfo(None, "probs", _is, fewest=SPLITS))
+register_family("pr", FamilyInfo("features", "features", _pr, default_detector=VGG, neighbours=3))
+register_family("cov", FamilyInfo("features", "features", _cov, neighbours=5))

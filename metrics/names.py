@@ -1,43 +1,17 @@
 """Metric names and what they mean."""
 
-import dataclasses
 import re
 from typing import Literal
 
 from dnnlib import UserError
-from metrics.detectors import detector_names
+from metrics.detectors import detector_info, detector_names
+from metrics.families import FAMILIES
+from metrics.metric import DINOV2, INCEPTION, VGG, Metric
 
-Choice = Literal["first", "random"]
-Family = Literal["fid", "kid", "is", "pr", "cov", "ppl"]
-
-INCEPTION, VGG, DINOV2 = "inception-2015-12-05", "vgg16", "dinov2-vitl14"
 _ALIASES = {"inception": INCEPTION, "dinov2": DINOV2}
-_DEFAULT_DETECTOR = {"fid": INCEPTION, "kid": INCEPTION, "is": INCEPTION, "cov": INCEPTION, "pr": VGG}
-_DEFAULT_NEIGHBOURS = {"pr": 3, "cov": 5}
 
 
-@dataclasses.dataclass(frozen=True)
-class Metric:
-    """One metric.
-
-    `num_real` None: all images of the data set. A smaller number takes the `first` ones (the field's old names) or a
-    fixed `random` choice. `mirror`: the data set's mirrored images count too if it was trained on them.
-    """
-
-    name: str
-    family: Family
-    detector: str
-    num_generated: int
-    num_real: int | None = None
-    real_choice: Choice = "random"
-    mirror: bool = False
-    neighbours: int = 0
-    space: Literal["z", "w"] = "w"
-    sampling: Literal["full", "end"] = "end"
-    crop: bool = False
-
-
-def _legacy(name: str, family: Family, detector: str, neighbours: int = 0) -> Metric:
+def _legacy(name: str, family: str, detector: str, neighbours: int = 0) -> Metric:
     return Metric(
         name=name,
         family=family,
@@ -96,7 +70,7 @@ KNOWN: dict[str, Metric] = {
     ]
 }
 PATTERN_HELP = "FAMILY + thousands of images [+ _full] [+ _DETECTOR], e.g. fid5k_full, cov10k, kid2k_lite0"
-_PATTERN = re.compile(r"(fid|fd|kid|is|pr|cov)(\d+)k(\d+)?(_full)?(?:_([a-z0-9][a-z0-9_.-]*))?")
+_PATTERN = re.compile(r"([a-z]+)(\d+)k(\d+)?(_full)?(?:_([a-z0-9][a-z0-9_.-]*))?")
 _FD_DINOV2 = re.compile(r"fd_dinov2_(\d+)k(_full)?")
 
 
@@ -112,25 +86,28 @@ def parse_name(name: str) -> Metric:
     if match := _FD_DINOV2.fullmatch(name):
         return Metric(name=name, family="fid", detector=DINOV2, num_generated=_thousands(name, match[1]))
     match = _PATTERN.fullmatch(name)
-    if match is None:
+    if match is None or match[1] not in FAMILIES:
         raise UserError(f"unknown metric {name!r}; known: {', '.join(KNOWN)}, and {PATTERN_HELP}")
     word, count, neighbours, full, suffix = match.groups()
-    family: Family = "fid" if word == "fd" else word  # type: ignore[assignment]
-    if word == "fd" and suffix is None:
-        raise UserError(f"metric {name!r} names no detector; say e.g. {name}_dinov2, or fid... for Inception")
-    if neighbours is not None and family not in _DEFAULT_NEIGHBOURS:
-        raise UserError(f"metric {name!r}: only pr and cov take a number of neighbours after the k")
-    detector = _ALIASES.get(suffix, suffix) if suffix else _DEFAULT_DETECTOR[family]
+    family = FAMILIES[word]
+    if neighbours is not None and not family.neighbours:
+        raise UserError(f"metric {name!r}: {word} takes no number of neighbours after the k")
+    if suffix is None and family.default_detector is None:
+        raise UserError(f"metric {name!r} names no detector; say e.g. {name}_dinov2")
+    detector = _ALIASES.get(suffix, suffix) or family.default_detector
     if detector not in detector_names():
         raise UserError(f"metric {name!r}: unknown detector {suffix!r}; known: {', '.join(detector_names())}")
+    needed = {"probs" if kind == "probs" else "features" for kind in (family.real_kind, family.generated_kind) if kind}
+    if lacking := needed - set(detector_info(detector).outputs):
+        raise UserError(f"metric {name!r}: the detector {detector} has no {', '.join(sorted(lacking))}")
     size = _thousands(name, count)
     return Metric(
         name=name,
-        family=family,
+        family=word,
         detector=detector,
         num_generated=size,
         num_real=None if full else size,
-        neighbours=int(neighbours or _DEFAULT_NEIGHBOURS.get(family, 0)),
+        neighbours=int(neighbours or family.neighbours),
     )
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from dnnlib import UserError
 from metrics.features import Progress
 from metrics.formulas.path_length import EPSILON, lerp, slerp, trimmed_mean
-from metrics.names import Metric
+from metrics.metric import Metric
 from metrics.ranks import gather_rows, rank_and_count, shared_spans
 from metrics.sources import BLOCK, GeneratorSource, as_rgb
 from torch_utils.distributed import agreed

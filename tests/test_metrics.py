@@ -66,7 +66,7 @@ def test_patterned_names():
     assert parse_name("fid5k_full").num_real is None
     assert parse_name("cov10k_full_dinov2").detector == "dinov2-vitl14"
     assert (parse_name("cov2k_lite0").neighbours, parse_name("cov2k7_lite0").neighbours) == (5, 7)
-    assert parse_name("fd5k_mobilenetv2").family == "fid"
+    assert parse_name("fd5k_mobilenetv2").num_real == 5000
     assert parse_name("fd_dinov2").num_generated == 50_000
     assert parse_name("fd_dinov2_5k").detector == "dinov2-vitl14"
 
@@ -78,8 +78,9 @@ def test_patterned_names():
         ("", "unknown metric ''"),
         ("kid2k_lite9", "unknown detector 'lite9'; known: .*lite0"),
         ("kid0k_lite0", "asks for 0 images"),
-        ("fid5k3_lite0", "only pr and cov take a number of neighbours"),
+        ("fid5k3_lite0", "fid takes no number of neighbours"),
         ("fd5k", "names no detector"),
+        ("is5k_dinov2", "the detector dinov2-vitl14 has no probs"),
     ],
 )
 def test_bad_names(name, message):

@@ -1,6 +1,7 @@
 """calc_metrics.py as a user calls it."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from PIL import Image
 
 import calc_metrics
 from dnnlib import cache
-from metrics import names
+from metrics import families, names
 from metrics.detectors import registry
 from training import networks
 from training.config import TrainingConfig
@@ -83,6 +84,54 @@ def test_baseline_and_spread(folder):
     result = call("--metrics=kid1k_toy", f"--data={folder}", "--baseline=mean", "--bootstrap=5")
     assert result.exit_code == 0, result.output
     assert "kid1k_toy_std" in result.output
+
+
+PLUGIN = """
+import torch
+from metrics import FamilyInfo, register_family
+from metrics.detectors import DetectorInfo, register_detector
+from metrics.resize import resize
+
+class MyNetwork(torch.nn.Module):
+    def __init__(self, path, resize_mode):
+        super().__init__()
+        self.scale = float(path.read_text())
+        self.resize_mode = resize_mode
+
+    def forward(self, images, outputs):
+        return {"features": resize(images.float(), 4, self.resize_mode).flatten(1) * self.scale}
+
+register_detector(DetectorInfo(
+    name="mine", version="1", outputs=("features",), input_size=4, resize_mode="clean_bicubic",
+    licence="MIT", source="my training run", file_name="mine.txt", file_mb=1,
+    build=lambda path, resize_mode: MyNetwork(path, resize_mode or "clean_bicubic"),
+))
+
+def shift(metric, real, generated, device):
+    return {metric.name: float((real.mean - generated.mean).abs().mean())}
+
+register_family("shift", FamilyInfo("moments", "moments", shift, fewest=2))
+"""
+
+
+def test_plug_ins_of_the_users_own(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    (tmp_path / "my_plugins.py").write_text(PLUGIN)
+    (tmp_path / "weights").write_text("0.5")
+    try:
+        result = call(
+            "--metrics=shift1k_mine,kid1k_mine",
+            f"--data={folder}",
+            "--baseline=mean",
+            f"--import={tmp_path}/my_plugins.py",
+            f"--detector=mine={tmp_path}/weights",
+            f"--outdir={tmp_path}",
+        )
+    finally:
+        families.FAMILIES.pop("shift", None)
+    assert result.exit_code == 0, result.output
+    line = json.loads((tmp_path / "metric-shift1k_mine.jsonl").read_text())
+    assert 0 <= line["results"]["shift1k_mine"] < 0.5  # the mean image has the set's mean, up to rounding
 
 
 def test_list():
