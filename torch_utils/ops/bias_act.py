@@ -2,7 +2,9 @@
 
 import torch
 
+from torch_utils.ops import bias_act_ops  # noqa: F401 (registers the ops)
 from torch_utils.ops.activations import ACTIVATIONS
+from torch_utils.ops.dispatch import use_reference
 from torch_utils.ops.reference import bias_act as reference
 
 
@@ -43,4 +45,7 @@ def bias_act(
         b = b.to(x.dtype)
     alpha = ACTIVATIONS[act].default_alpha if alpha is None else float(alpha)
     gain = ACTIVATIONS[act].default_gain if gain is None else float(gain)
-    return reference.bias_act(x, b, dim, act, alpha, gain, clamp)
+    if use_reference(x):
+        return reference.bias_act(x, b, dim, act, alpha, gain, clamp)
+    index = ACTIVATIONS[act].index
+    return torch.ops.styleloom.bias_act(x, b, dim, index, alpha, gain, None if clamp is None else float(clamp))

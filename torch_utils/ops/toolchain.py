@@ -22,8 +22,7 @@ _X86_ISAS = {
     # 32-byte vectors here too: a window row of up to 8 keys fills them; what counts are the 32 registers.
     "avx512": "-DSL_VECTOR_BYTES=32 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma",
 }
-_CPU_KERNELS = ("attention",)
-_CUDA_KERNELS = ("attention",)
+_KERNELS = ("attention", "bias_act", "upfirdn2d")
 
 
 class BuildError(Exception):
@@ -102,7 +101,7 @@ def _cpu_edges() -> list[tuple[str, str, str, str]]:
     """(rule, source, object, flags) of every compilation of the CPU library."""
     edges = [("cxx", "cpu/binding.cpp", "binding.o", _binding_flags())]
     for isa, flags in isa_flags().items():
-        for kernel in _CPU_KERNELS:
+        for kernel in _KERNELS:
             edges.append(("cxx", f"cpu/{kernel}.cpp", f"{kernel}.{isa}.o", f"{KERNEL_FLAGS} -DSL_ISA={isa} {flags}"))
     return edges
 
@@ -110,7 +109,7 @@ def _cpu_edges() -> list[tuple[str, str, str, str]]:
 def _cuda_edges() -> list[tuple[str, str, str, str]]:
     toolkit = Path(find_nvcc()).resolve().parent.parent / "include"
     edges = [("cxx", "cuda/binding.cpp", "binding.o", f"{_binding_flags()} -isystem {toolkit}")]
-    for kernel in _CUDA_KERNELS:
+    for kernel in _KERNELS:
         flags = f"-std=c++17 -O3 -Xcompiler -fPIC {cuda_arch_flags()}"
         edges.append(("nvcc", f"cuda/{kernel}.cu", f"{kernel}.o", flags))
     return edges

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
+from torch_utils.ops import upfirdn2d_ops  # noqa: F401 (registers the op)
+from torch_utils.ops.dispatch import use_reference
 from torch_utils.ops.reference import upfirdn2d as reference
 
 SEPARABLE_TAPS = 8  # a 1-D filter with fewer taps is stored as its outer product: one pass beats two
@@ -97,7 +99,7 @@ def upfirdn2d(
 
     Returns:
         [N, C, (H * up + y0 + y1 - fh) // down + 1, (W * up + x0 + x1 - fw) // down + 1].
-        Differentiable in x to any order.
+        Differentiable in x to any order (and in f, by the reference).
 
     Raises:
         ValueError: x is not 4-D, a factor is below 1, or the padded image is smaller than the filter.
@@ -109,7 +111,9 @@ def upfirdn2d(
     taps = filter_size(f)
     if x.shape[3] * up[0] + pad[0] + pad[1] < taps[0] or x.shape[2] * up[1] + pad[2] + pad[3] < taps[1]:
         raise ValueError(f"the padded image of {tuple(x.shape)} is smaller than the filter {tuple(f.shape)}")
-    return reference.upfirdn2d(x, f, up, down, pad, flip_filter, float(gain))
+    if use_reference(x) or f.requires_grad:  # the op has no gradient in f
+        return reference.upfirdn2d(x, f, up, down, pad, flip_filter, float(gain))
+    return torch.ops.styleloom.upfirdn2d(x, f, up, down, pad, flip_filter, float(gain))
 
 
 def filter2d(

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "../binding/attention.h"
+#include "../binding/images.h"
 #include "kernels.h"
 
 namespace styleloom {
@@ -32,24 +33,45 @@ std::string isa() {
   return chosen;
 }
 
-const AttentionTable& attention() {
-  static const AttentionTable table = [] {
+struct Tables {
+  AttentionTable attention;
+  BiasActTable bias_act;
+  UpfirdnTable upfirdn;
+};
+
+#define SL_TABLES(isa) \
+  Tables { isa::attention_table(), isa::bias_act_table(), isa::upfirdn_table() }
+
+Tables choose_tables() {
 #ifdef __x86_64__
-    if (isa() == "avx512") return avx512::attention_table();
-    if (isa() == "avx2") return avx2::attention_table();
+  if (isa() == "avx512") return SL_TABLES(avx512);
+  if (isa() == "avx2") return SL_TABLES(avx2);
 #endif
-    return baseline::attention_table();
-  }();
-  return table;
+  return SL_TABLES(baseline);
 }
 
-const AttentionKernels<float>& attention_kernels(float) { return attention().f32; }
-const AttentionKernels<double>& attention_kernels(double) { return attention().f64; }
+const Tables& tables() {
+  static const Tables chosen = choose_tables();
+  return chosen;
+}
+
+// The member of a table for float or double.
+template <class T, class Table>
+const auto& of_type(const Table& table) {
+  if constexpr (std::is_same_v<T, float>) {
+    return table.f32;
+  } else {
+    return table.f64;
+  }
+}
+
+template <class T>
+constexpr bool kKnown = std::is_same_v<T, float> || std::is_same_v<T, double>;
 
 // Runs f(begin, end, scratch) over parts of [0, tasks), each thread with its own cache-aligned scratch.
 template <class T, class F>
-void parallel_tasks(int64_t tasks, int64_t scratch_size, F&& f) {
-  at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
+void parallel_tasks(int64_t tasks, int64_t grain, int64_t scratch_size, F&& f) {
+  at::parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
     constexpr size_t kLine = 64;
     const size_t bytes = (scratch_size * sizeof(T) + kLine - 1) / kLine * kLine;
     std::unique_ptr<void, void (*)(void*)> scratch(std::aligned_alloc(kLine, bytes), std::free);
@@ -58,21 +80,38 @@ void parallel_tasks(int64_t tasks, int64_t scratch_size, F&& f) {
   });
 }
 
+// 16-bit tensors reach the kernels as float32 (`kernel_type`), so only float and double have kernels.
 struct CpuDevice {
   static at::ScalarType kernel_type(at::ScalarType type) { return sum_type(type); }
   static int64_t bias_partials(const Window& w) { return task_count(w); }
 
   template <class T>
   static void run(Pass pass, const AttentionArgs<T>& args, const at::Tensor&) {
-    if constexpr (std::is_same_v<T, typename AttentionArgs<T>::Sum>) {
-      const AttentionKernels<T>& kernels = attention_kernels(T());
+    if constexpr (kKnown<T>) {
+      const AttentionKernels<T>& kernels = of_type<T>(tables().attention);
       const typename AttentionKernels<T>::Run by_pass[] = {kernels.forward, kernels.backward_query,
                                                            kernels.backward_key, kernels.qk, kernels.av, kernels.avt};
       const auto kernel = by_pass[static_cast<int>(pass)];
-      parallel_tasks<T>(task_count(args.window), kernels.scratch_size(args.window),
+      parallel_tasks<T>(task_count(args.window), 1, kernels.scratch_size(args.window),
                         [&](int64_t begin, int64_t end, T* scratch) { kernel(args, begin, end, scratch); });
-    } else {
-      TORCH_INTERNAL_ASSERT(false, "16-bit tensors reach the CPU kernels as float32");
+    }
+  }
+
+  template <class T>
+  static void bias_act(const BiasActArgs<T>& args, const at::Tensor&) {
+    if constexpr (kKnown<T>) {
+      constexpr int64_t kGrain = 16384;
+      const auto kernel = of_type<T>(tables().bias_act);
+      at::parallel_for(0, args.p.count, kGrain, [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
+    }
+  }
+
+  template <class T, class Sum>
+  static void upfirdn(const UpfirdnArgs<T, Sum>& args, const at::Tensor&) {
+    if constexpr (kKnown<T>) {
+      const UpfirdnKernel<T>& kernel = of_type<T>(tables().upfirdn);
+      parallel_tasks<T>(args.p.planes * args.p.out_height, 32, kernel.scratch_size(args.p),
+                        [&](int64_t begin, int64_t end, T* scratch) { kernel.run(args, begin, end, scratch); });
     }
   }
 };
@@ -81,6 +120,7 @@ struct CpuDevice {
 
 TORCH_LIBRARY_IMPL(styleloom, CPU, m) {
   register_attention<CpuDevice>(m);
+  register_images<CpuDevice>(m);
 }
 
 TORCH_LIBRARY_FRAGMENT(styleloom, m) { m.def("cpu_isa() -> str", isa); }

@@ -1,7 +1,9 @@
 // The tables of kernels that each instruction set offers; the binding picks one at run time.
 #pragma once
 
+#include "../shared/activation.h"
 #include "../shared/attention_args.h"
+#include "../shared/resample.h"
 
 namespace styleloom {
 
@@ -18,9 +20,29 @@ struct AttentionTable {
   AttentionKernels<double> f64;
 };
 
+// Elements [begin, end) in memory order.
+struct BiasActTable {
+  void (*f32)(const BiasActArgs<float>& args, int64_t begin, int64_t end);
+  void (*f64)(const BiasActArgs<double>& args, int64_t begin, int64_t end);
+};
+
+// Output rows [begin, end), plane after plane.
+template <class T>
+struct UpfirdnKernel {
+  int64_t (*scratch_size)(const UpfirdnParams& params);
+  void (*run)(const UpfirdnArgs<T, T>& args, int64_t begin, int64_t end, T* scratch);
+};
+
+struct UpfirdnTable {
+  UpfirdnKernel<float> f32;
+  UpfirdnKernel<double> f64;
+};
+
 #define SL_DECLARE(isa)             \
   namespace isa {                   \
   AttentionTable attention_table(); \
+  BiasActTable bias_act_table();    \
+  UpfirdnTable upfirdn_table();     \
   }
 SL_DECLARE(baseline)
 #ifdef __x86_64__

@@ -3,14 +3,29 @@
 
 #include <stdint.h>
 
+#ifdef __CUDACC__
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#endif
+
 namespace styleloom {
 
-// The storage of 16-bit floats, without any library's type; sums are held in float.
+// Storage of 16-bit floats that needs no library; sums are held in float. Only GPU code computes with them.
 struct HalfBits {
   uint16_t bits;
+  HalfBits() = default;
+#ifdef __CUDACC__
+  __device__ explicit HalfBits(float x) : bits(__half_as_ushort(__float2half_rn(x))) {}
+  __device__ explicit operator float() const { return __half2float(__ushort_as_half(bits)); }
+#endif
 };
 struct BFloat16Bits {
   uint16_t bits;
+  BFloat16Bits() = default;
+#ifdef __CUDACC__
+  __device__ explicit BFloat16Bits(float x) : bits(__bfloat16_as_ushort(__float2bfloat16_rn(x))) {}
+  __device__ explicit operator float() const { return __bfloat162float(__ushort_as_bfloat16(bits)); }
+#endif
 };
 template <class T>
 struct AccumulateIn {

@@ -1,0 +1,367 @@
+// Neighbourhood attention on GPUs.
+//
+// The fast kernels give each query (or key) a team of LANES neighbouring threads; each thread owns 16 bytes of the
+// channels, so a team reads a key in one coalesced request, and the teams of a warp are neighbours in a dilation
+// group, whose windows overlap in L1. Scores are summed over the team by shuffles. Nothing is written twice: no
+// atomics. Channel counts that don't fit a team run the plain bodies of shared/attention_body.h.
+
+#define SL_ISA gpu
+#include "../shared/attention_body.h"
+#include "launch.h"
+
+namespace styleloom {
+namespace gpu {
+namespace {
+
+constexpr int kBlock = 128;
+
+template <class T>
+constexpr int kPerLane = 16 / sizeof(T);
+
+// 16 bytes of channels, as sums.
+template <class T>
+struct Slice {
+  typedef typename AccumulateIn<T>::type Sum;
+  Sum value[kPerLane<T>];
+
+  __device__ __forceinline__ static Slice load(const T* p) {
+    const uint4 raw = *reinterpret_cast<const uint4*>(p);
+    const T* parts = reinterpret_cast<const T*>(&raw);
+    Slice s;
+#pragma unroll
+    for (int i = 0; i < kPerLane<T>; ++i) s.value[i] = Sum(parts[i]);
+    return s;
+  }
+
+  __device__ __forceinline__ void store(T* p, Sum scale) const {
+    uint4 raw;
+    T* parts = reinterpret_cast<T*>(&raw);
+#pragma unroll
+    for (int i = 0; i < kPerLane<T>; ++i) parts[i] = T(scale * value[i]);
+    *reinterpret_cast<uint4*>(p) = raw;
+  }
+
+  __device__ __forceinline__ Sum dot(const Slice& other) const {
+    Sum total = 0;
+#pragma unroll
+    for (int i = 0; i < kPerLane<T>; ++i) total += value[i] * other.value[i];
+    return total;
+  }
+
+  __device__ __forceinline__ void scale_add(Sum keep, Sum weight, const Slice& other) {
+#pragma unroll
+    for (int i = 0; i < kPerLane<T>; ++i) value[i] = value[i] * keep + weight * other.value[i];
+  }
+};
+
+template <int LANES, class Sum>
+__device__ __forceinline__ Sum team_sum(Sum x) {
+#pragma unroll
+  for (int step = LANES / 2; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
+  return x;
+}
+
+// Teams walk along x inside one dilation group, then through the groups, rows, heads and images.
+struct Walk {
+  Place p;
+  bool valid;
+};
+
+__device__ __forceinline__ Walk walk_at(const Window& w, int64_t index) {
+  const int64_t longest = ceil_div(w.width, w.dilation_x);
+  const int64_t j = index % longest;
+  index /= longest;
+  const int64_t group = index % w.dilation_x;
+  index /= w.dilation_x;
+  const int64_t y = index % w.height;
+  index /= w.height;
+  const int64_t head = index % w.heads, n = index / w.heads, x = group + j * w.dilation_x;
+  Walk walk;
+  walk.valid = n < w.batch && x < w.width;
+  walk.p = place_at(w, ((smaller(n, w.batch - 1) * w.height + y) * w.width + smaller(x, w.width - 1)) * w.heads + head);
+  return walk;
+}
+
+int64_t walk_length(const Window& w) {
+  return w.batch * w.heads * w.height * w.dilation_x * ceil_div(w.width, w.dilation_x);
+}
+
+template <class T, int LANES>
+__global__ void __launch_bounds__(kBlock) forward_teams(const AttentionArgs<T> a) {
+  typedef typename AttentionArgs<T>::Sum Sum;
+  const Window& w = a.window;
+  const int channel = threadIdx.x % LANES * kPerLane<T>;
+  const Walk walk = walk_at(w, (blockIdx.x * int64_t(kBlock) + threadIdx.x) / LANES);
+  const Place& p = walk.p;
+  const Slice<T> q = Slice<T>::load(at(a.q, p, p.y, p.x) + channel);
+  const int64_t first_y = p.rows.first_key(p.i), first_x = p.cols.first_key(p.j);
+  Slice<T> out = {};
+  Sum highest = Sum(-1e30), total = 0;
+  for (int64_t r = 0; r < w.kernel_y; ++r) {
+    const int64_t y = position(first_y + r, p.y, w.dilation_y);
+    for (int64_t c = 0; c < w.kernel_x; ++c) {
+      const int64_t x = position(first_x + c, p.x, w.dilation_x);
+      const Slice<T> k = Slice<T>::load(at(a.k, p, y, x) + channel), v = Slice<T>::load(at(a.v, p, y, x) + channel);
+      const Sum s = Sum(w.scale) * team_sum<LANES>(q.dot(k)) +
+                    bias_of(a.rpb, w, p.head, first_y + r - p.i, first_x + c - p.j);
+      const Sum above = larger(highest, s), keep = ::exp(highest - above), weight = ::exp(s - above);
+      out.scale_add(keep, weight, v);
+      total = total * keep + weight;
+      highest = above;
+    }
+  }
+  if (!walk.valid) return;
+  out.store(at(a.out, p, p.y, p.x) + channel, Sum(1) / total);
+  if (channel == 0) *at(a.lse, p, p.y, p.x) = highest + ::log(total);
+}
+
+template <class T, int LANES>
+__global__ void __launch_bounds__(kBlock) backward_query_teams(const AttentionArgs<T> a) {
+  typedef typename AttentionArgs<T>::Sum Sum;
+  const Window& w = a.window;
+  const int channel = threadIdx.x % LANES * kPerLane<T>;
+  const Walk walk = walk_at(w, (blockIdx.x * int64_t(kBlock) + threadIdx.x) / LANES);
+  const Place& p = walk.p;
+  const Slice<T> q = Slice<T>::load(at(a.q, p, p.y, p.x) + channel);
+  const Slice<T> g = Slice<T>::load(at(a.grad_out, p, p.y, p.x) + channel);
+  const Sum lse = *at(a.lse, p, p.y, p.x), delta = *at(a.delta, p, p.y, p.x);
+  const int64_t first_y = p.rows.first_key(p.i), first_x = p.cols.first_key(p.j);
+  Slice<T> grad = {};
+  for (int64_t r = 0; r < w.kernel_y; ++r) {
+    const int64_t y = position(first_y + r, p.y, w.dilation_y);
+    for (int64_t c = 0; c < w.kernel_x; ++c) {
+      const int64_t x = position(first_x + c, p.x, w.dilation_x);
+      const Slice<T> k = Slice<T>::load(at(a.k, p, y, x) + channel), v = Slice<T>::load(at(a.v, p, y, x) + channel);
+      const Sum s = Sum(w.scale) * team_sum<LANES>(q.dot(k)) +
+                    bias_of(a.rpb, w, p.head, first_y + r - p.i, first_x + c - p.j);
+      const Sum slope = team_sum<LANES>(g.dot(v)) - delta;
+      grad.scale_add(Sum(1), ::exp(s - lse) * slope, k);
+    }
+  }
+  if (walk.valid) grad.store(at(a.grad_q, p, p.y, p.x) + channel, Sum(w.scale));
+}
+
+// Gather over the inverse neighbourhood: the queries that see this key.
+template <class T, int LANES>
+__global__ void __launch_bounds__(kBlock) backward_key_teams(const AttentionArgs<T> a) {
+  typedef typename AttentionArgs<T>::Sum Sum;
+  const Window& w = a.window;
+  const int channel = threadIdx.x % LANES * kPerLane<T>;
+  const Walk walk = walk_at(w, (blockIdx.x * int64_t(kBlock) + threadIdx.x) / LANES);
+  const Place& p = walk.p;
+  const Slice<T> k = Slice<T>::load(at(a.k, p, p.y, p.x) + channel);
+  const Slice<T> v = Slice<T>::load(at(a.v, p, p.y, p.x) + channel);
+  Slice<T> grad_k = {}, grad_v = {};
+  // The teams of a warp may be seen by different numbers of queries, but shuffle together: all walk the longest range.
+  const int64_t most_y = w.kernel_y + 2 * (w.kernel_y / 2), most_x = w.kernel_x + 2 * (w.kernel_x / 2);
+  const int64_t top = p.rows.first_query(p.i), left = p.cols.first_query(p.j);
+  for (int64_t r = 0; r < most_y; ++r) {
+    const int64_t i = smaller(top + r, p.rows.last_query(p.i)), y = position(i, p.y, w.dilation_y);
+    for (int64_t c = 0; c < most_x; ++c) {
+      const int64_t j = smaller(left + c, p.cols.last_query(p.j)), x = position(j, p.x, w.dilation_x);
+      const bool seen = top + r == i && left + c == j;
+      const Slice<T> q = Slice<T>::load(at(a.q, p, y, x) + channel);
+      const Slice<T> g = Slice<T>::load(at(a.grad_out, p, y, x) + channel);
+      const Sum s = Sum(w.scale) * team_sum<LANES>(q.dot(k)) + bias_of(a.rpb, w, p.head, p.i - i, p.j - j);
+      const Sum slope = team_sum<LANES>(g.dot(v)) - *at(a.delta, p, y, x);
+      const Sum probability = seen ? ::exp(s - *at(a.lse, p, y, x)) : Sum(0);
+      grad_k.scale_add(Sum(1), probability * slope, q);
+      grad_v.scale_add(Sum(1), probability, g);
+    }
+  }
+  if (!walk.valid) return;
+  grad_k.store(at(a.grad_k, p, p.y, p.x) + channel, Sum(w.scale));
+  grad_v.store(at(a.grad_v, p, p.y, p.x) + channel, Sum(1));
+}
+
+// The bias gradient of one table entry, one head of one image and one chunk of rows: every thread sums its queries in
+// order, the block sums its threads in a tree.
+template <class T>
+__global__ void __launch_bounds__(kBlock) bias_gradient(const AttentionArgs<T> a) {
+  typedef typename AttentionArgs<T>::Sum Sum;
+  const Window& w = a.window;
+  const int64_t table_cols = 2 * w.kernel_x - 1, table = (2 * w.kernel_y - 1) * table_cols;
+  const int64_t entry = blockIdx.x, chunk = blockIdx.y % kBiasChunks, image_head = blockIdx.y / kBiasChunks;
+  const int64_t dy = entry / table_cols - (w.kernel_y - 1), dx = entry % table_cols - (w.kernel_x - 1);
+  const int64_t rows = ceil_div(w.height, kBiasChunks), first_row = chunk * rows;
+  const int64_t last = smaller(first_row + rows, w.height) * w.width;
+  Sum total = 0;
+  for (int64_t flat = first_row * w.width + threadIdx.x; flat < last; flat += kBlock) {
+    const Place p = place_at(w, ((image_head / w.heads) * w.height * w.width + flat) * w.heads + image_head % w.heads);
+    const int64_t r = p.i + dy - p.rows.first_key(p.i), c = p.j + dx - p.cols.first_key(p.j);
+    if (r < 0 || r >= w.kernel_y || c < 0 || c >= w.kernel_x) continue;
+    const int64_t y = position(p.i + dy, p.y, w.dilation_y), x = position(p.j + dx, p.x, w.dilation_x);
+    const Sum s = Sum(w.scale) * dot<Sum>(at(a.q, p, p.y, p.x), at(a.k, p, y, x), w.channels) +
+                  bias_of(a.rpb, w, p.head, dy, dx);
+    const Sum slope = slope_of(a, p, at(a.grad_out, p, p.y, p.x), at(a.v, p, y, x), *at(a.delta, p, p.y, p.x));
+    total += ::exp(s - *at(a.lse, p, p.y, p.x)) * slope;
+  }
+  __shared__ Sum sums[kBlock];
+  sums[threadIdx.x] = total;
+  for (int half = kBlock / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
+  }
+  if (threadIdx.x == 0) a.grad_rpb[(image_head * kBiasChunks + chunk) * table + entry] = sums[0];
+}
+
+enum Body { kForward, kBackwardQuery, kBackwardKey };
+
+template <class T, Body body>
+__global__ void __launch_bounds__(kBlock) plain(const AttentionArgs<T> a, int64_t count) {
+  const int64_t index = blockIdx.x * int64_t(kBlock) + threadIdx.x;
+  if (index >= count) return;
+  if (body == kForward) forward_body(a, index);
+  if (body == kBackwardQuery) backward_query_body(a, index);
+  if (body == kBackwardKey) backward_key_body(a, index);
+}
+
+// One thread per score.
+template <class T>
+__global__ void __launch_bounds__(kBlock) qk_scores(const AttentionArgs<T> a, int64_t count) {
+  typedef typename AttentionArgs<T>::Sum Sum;
+  const int64_t index = blockIdx.x * int64_t(kBlock) + threadIdx.x;
+  if (index >= count) return;
+  const Window& w = a.window;
+  const int64_t entries = w.kernel_y * w.kernel_x, entry = index % entries;
+  const Place p = place_at(w, index / entries);
+  const int64_t y = position(p.rows.first_key(p.i) + entry / w.kernel_x, p.y, w.dilation_y);
+  const int64_t x = position(p.cols.first_key(p.j) + entry % w.kernel_x, p.x, w.dilation_x);
+  at(a.scores, p, p.y, p.x)[entry] = T(dot<Sum>(at(a.q, p, p.y, p.x), at(a.k, p, y, x), w.channels));
+}
+
+// One thread per output channel; transposed: over the queries that see the position.
+template <class T, bool transposed>
+__global__ void __launch_bounds__(kBlock) weighted_sums(const AttentionArgs<T> a, int64_t count) {
+  typedef typename AttentionArgs<T>::Sum Sum;
+  const int64_t index = blockIdx.x * int64_t(kBlock) + threadIdx.x;
+  if (index >= count) return;
+  const Window& w = a.window;
+  const int64_t channel = index % w.channels;
+  const Place p = place_at(w, index / w.channels);
+  const int64_t top = transposed ? p.rows.first_query(p.i) : p.rows.first_key(p.i);
+  const int64_t left = transposed ? p.cols.first_query(p.j) : p.cols.first_key(p.j);
+  const int64_t bottom = transposed ? p.rows.last_query(p.i) : top + w.kernel_y - 1;
+  const int64_t right = transposed ? p.cols.last_query(p.j) : left + w.kernel_x - 1;
+  Sum total = 0;
+  for (int64_t i = top; i <= bottom; ++i) {
+    const int64_t y = position(i, p.y, w.dilation_y);
+    for (int64_t j = left; j <= right; ++j) {
+      const int64_t x = position(j, p.x, w.dilation_x);
+      const T* weights = transposed ? at(a.weights, p, y, x) : at(a.weights, p, p.y, p.x);
+      const int64_t r = transposed ? p.i - p.rows.first_key(i) : i - top;
+      const int64_t c = transposed ? p.j - p.cols.first_key(j) : j - left;
+      total += Sum(weights[r * w.kernel_x + c]) * Sum(at(a.v, p, y, x)[channel]);
+    }
+  }
+  at(a.out, p, p.y, p.x)[channel] = T(total);
+}
+
+unsigned blocks_for(int64_t threads) { return unsigned(ceil_div(threads, kBlock)); }
+
+template <class T>
+bool aligned(const View<T>& v) {
+  const int64_t strides = v.n | v.y | v.x | v.head;
+  return reinterpret_cast<uintptr_t>(v.data) % 16 == 0 && strides * int64_t(sizeof(T)) % 16 == 0;
+}
+
+// Threads per query for the fast kernels, or 0 where only the plain body fits.
+template <class T>
+int team_of(const AttentionArgs<T>& a) {
+  const int64_t lanes = a.window.channels / kPerLane<T>;
+  const bool fits = lanes * kPerLane<T> == a.window.channels && lanes >= 1 && lanes <= 32 && (lanes & (lanes - 1)) == 0;
+  return fits && aligned(a.q) && aligned(a.k) && aligned(a.v) && aligned(a.grad_out) ? int(lanes) : 0;
+}
+
+// Calls `launch` with the team size as a compile-time constant.
+template <class F, class Plain>
+void by_team(int lanes, F&& launch, Plain&& plain_launch) {
+  switch (lanes) {
+    case 1: return launch.template operator()<1>();
+    case 2: return launch.template operator()<2>();
+    case 4: return launch.template operator()<4>();
+    case 8: return launch.template operator()<8>();
+    case 16: return launch.template operator()<16>();
+    case 32: return launch.template operator()<32>();
+    default: plain_launch();
+  }
+}
+
+template <class T, Body body>
+struct Launch {
+  const AttentionArgs<T>& a;
+  cudaStream_t stream;
+  template <int LANES>
+  void operator()() const {
+    const unsigned blocks = blocks_for(walk_length(a.window) * LANES);
+    if (body == kForward) forward_teams<T, LANES><<<blocks, kBlock, 0, stream>>>(a);
+    if (body == kBackwardQuery) backward_query_teams<T, LANES><<<blocks, kBlock, 0, stream>>>(a);
+    if (body == kBackwardKey) backward_key_teams<T, LANES><<<blocks, kBlock, 0, stream>>>(a);
+  }
+};
+
+int64_t positions(const Window& w) { return w.batch * w.height * w.width * w.heads; }
+
+template <class T, Body body>
+void launch_body(const AttentionArgs<T>& a, void* stream_pointer) {
+  const cudaStream_t stream = static_cast<cudaStream_t>(stream_pointer);
+  const int64_t count = positions(a.window);
+  by_team(team_of(a), Launch<T, body>{a, stream},
+          [&] { plain<T, body><<<blocks_for(count), kBlock, 0, stream>>>(a, count); });
+}
+
+}  // namespace
+}  // namespace gpu
+
+using namespace gpu;
+
+template <class T>
+void launch_na2d_forward(const AttentionArgs<T>& a, void* stream) {
+  launch_body<T, kForward>(a, stream);
+}
+
+template <class T>
+void launch_na2d_backward_query(const AttentionArgs<T>& a, void* stream) {
+  launch_body<T, kBackwardQuery>(a, stream);
+  if (a.grad_rpb == nullptr) return;
+  const Window& w = a.window;
+  const dim3 grid(unsigned((2 * w.kernel_y - 1) * (2 * w.kernel_x - 1)), unsigned(w.batch * w.heads * kBiasChunks));
+  bias_gradient<T><<<grid, kBlock, 0, static_cast<cudaStream_t>(stream)>>>(a);
+}
+
+template <class T>
+void launch_na2d_backward_key(const AttentionArgs<T>& a, void* stream) {
+  launch_body<T, kBackwardKey>(a, stream);
+}
+
+template <class T>
+void launch_na2d_qk(const AttentionArgs<T>& a, void* stream) {
+  const int64_t count = positions(a.window) * a.window.kernel_y * a.window.kernel_x;
+  qk_scores<T><<<blocks_for(count), kBlock, 0, static_cast<cudaStream_t>(stream)>>>(a, count);
+}
+
+template <class T>
+void launch_na2d_av(const AttentionArgs<T>& a, void* stream) {
+  const int64_t count = positions(a.window) * a.window.channels;
+  weighted_sums<T, false><<<blocks_for(count), kBlock, 0, static_cast<cudaStream_t>(stream)>>>(a, count);
+}
+
+template <class T>
+void launch_na2d_avt(const AttentionArgs<T>& a, void* stream) {
+  const int64_t count = positions(a.window) * a.window.channels;
+  weighted_sums<T, true><<<blocks_for(count), kBlock, 0, static_cast<cudaStream_t>(stream)>>>(a, count);
+}
+
+#define SL_INSTANTIATE(T)                                                        \
+  template void launch_na2d_forward<T>(const AttentionArgs<T>&, void*);          \
+  template void launch_na2d_backward_query<T>(const AttentionArgs<T>&, void*);   \
+  template void launch_na2d_backward_key<T>(const AttentionArgs<T>&, void*);     \
+  template void launch_na2d_qk<T>(const AttentionArgs<T>&, void*);               \
+  template void launch_na2d_av<T>(const AttentionArgs<T>&, void*);               \
+  template void launch_na2d_avt<T>(const AttentionArgs<T>&, void*);
+SL_INSTANTIATE(float)
+SL_INSTANTIATE(double)
+SL_INSTANTIATE(HalfBits)
+SL_INSTANTIATE(BFloat16Bits)
+
+}  // namespace styleloom
