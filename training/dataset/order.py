@@ -5,6 +5,7 @@ Generator may change with its version, and a resumed run with them.
 """
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -30,7 +31,7 @@ def stream_order(seed: int, start: int, count: int, size: int, block: int = 256,
     return _gather(start, count, size, functools.partial(_stream_piece, seed, size, block, buffer_blocks))
 
 
-def _gather(start: int, count: int, size: int, piece) -> np.ndarray:  # type: ignore[no-untyped-def]
+def _gather(start: int, count: int, size: int, piece: Callable[[int, int], np.ndarray]) -> np.ndarray:
     """Concatenates what `piece(epoch, position in the epoch) -> indices from there on` gives."""
     if size < 1:
         raise ValueError("there are no samples to order")

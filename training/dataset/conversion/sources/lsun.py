@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 from dnnlib.errors import UserError
 from training.dataset.conversion.picture import EncodedPicture, NoPicture
@@ -39,7 +40,7 @@ class Lsun:
         except self._lmdb.Error as e:
             raise self._damaged(e) from e
 
-    def _open(self):  # type: ignore[no-untyped-def]  # lmdb has no types
+    def _open(self) -> Any:
         return self._lmdb.open(self._path, readonly=True, lock=False, readahead=False, meminit=False)
 
     def _damaged(self, error: Exception) -> UserError:
