@@ -1,10 +1,15 @@
-"""Picture grids: [-1, 1] images to uint8, many images to one PNG."""
+"""Picture grids: [-1, 1] images to uint8, many images to one PNG, labelled sheets."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
+
+from dnnlib.errors import UserError
+
+LABEL_HEIGHT = 14  # pixels
 
 
 def to_uint8(images: torch.Tensor) -> torch.Tensor:
@@ -31,3 +36,43 @@ def save_grid(images: torch.Tensor, path: Path, rows: int, columns: int) -> None
     _, c, h, w = images.shape
     sheet = images.reshape(rows, columns, c, h, w).permute(2, 0, 3, 1, 4).reshape(c, rows * h, columns * w)
     to_pil(sheet).save(path)
+
+
+def write_picture(picture: Image.Image, path: str | Path) -> None:
+    """Saves in the form that the suffix names, making the folder; UserError if that can't be done."""
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+    except (OSError, ValueError) as e:
+        raise UserError(f"cannot write the picture {path}: {e}; give a name such as picture.png") from e
+
+
+def enlarged(picture: Image.Image, scale: int) -> Image.Image:
+    """Every pixel becomes scale x scale pixels."""
+    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+
+
+def labelled_sheet(
+    cells: Sequence[Sequence[Image.Image]],  # rows of pictures of one size
+    row_labels: Sequence[str] = (),
+    column_labels: Sequence[str] = (),
+    gap: int = 2,  # white pixels between cells
+) -> Image.Image:
+    """A table of pictures on white, its rows labelled at the left and its columns on top."""
+    width, height = cells[0][0].size
+    font = ImageFont.load_default(size=LABEL_HEIGHT)
+    left = int(max((font.getlength(text) for text in row_labels), default=-2 * gap)) + 2 * gap
+    top = LABEL_HEIGHT + 3 * gap if column_labels else 0
+    columns = max(map(len, cells))
+    sheet = Image.new("RGB", (left + columns * (width + gap) - gap, top + len(cells) * (height + gap) - gap), "white")
+    draw = ImageDraw.Draw(sheet)
+    for j, text in enumerate(column_labels):
+        draw.text((left + j * (width + gap) + width // 2, gap), text, "black", font, anchor="mt")
+    for i, row in enumerate(cells):
+        if row_labels:
+            draw.text(
+                (left - 2 * gap, top + i * (height + gap) + height // 2), row_labels[i], "black", font, anchor="rm"
+            )
+        for j, picture in enumerate(row):
+            sheet.paste(picture, (left + j * (width + gap), top + i * (height + gap)))
+    return sheet

@@ -1,6 +1,7 @@
 """From seeds to latents and from networks to pictures, by the field's rules."""
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -9,17 +10,19 @@ from dnnlib.errors import UserError
 from training.networks.generator import Generator, NoiseMode
 from training.pictures import to_uint8
 
+BATCH = 16  # images that go through the network together, where nobody asks for more
 
-def parse_seeds(text: str) -> list[int]:
-    """`1,4,10-12` -> [1, 4, 10, 11, 12]. UserError for anything else."""
+
+def parse_seeds(text: str, option: str = "--seeds") -> list[int]:
+    """`1,4,10-12` -> [1, 4, 10, 11, 12]. UserError, naming the option, for anything else."""
     seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
         if match is None:
-            raise UserError(f"--seeds: {part!r} is neither a number nor a range such as 100-105")
+            raise UserError(f"{option}: {part!r} is neither a number nor a range such as 100-105")
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first or last >= 2**32:
-            raise UserError(f"--seeds: {part!r} is no range of numbers below 2^32")
+            raise UserError(f"{option}: {part!r} is no range of numbers below 2^32")
         seeds.extend(range(first, last + 1))
     return seeds
 
@@ -45,7 +48,51 @@ def class_label(G: Generator, index: int | None) -> torch.Tensor:
     return torch.eye(G.c_dim)[[index]]
 
 
+def device_of(G: Generator) -> torch.device:
+    """Where the network lives."""
+    return next(G.parameters()).device
+
+
 @torch.no_grad()
+def styles_of_seeds(
+    G: Generator,
+    seeds: Sequence[int],
+    c: torch.Tensor,  # [1, c_dim] for all, or [N, c_dim]
+    truncation_psi: float = 1.0,
+) -> torch.Tensor:
+    """ws [N, num_ws, w_dim] on the network's device."""
+    z = torch.cat([latent(G, seed) for seed in seeds])
+    labels = c.expand(len(z), -1)
+    return G.mapping(z.to(device_of(G)), labels.to(device_of(G)), truncation_psi=truncation_psi)
+
+
+@torch.no_grad()
+def images_of_styles(
+    G: Generator,
+    ws: torch.Tensor,  # [N, num_ws or more, w_dim]
+    noise_mode: NoiseMode = "const",
+    noise_seeds: Sequence[int] | None = None,  # one per image, for random noise; None: 0, 1, 2, ...
+    batch: int = BATCH,
+) -> torch.Tensor:
+    """uint8 [N, C, H, W] on the CPU.
+
+    An image doesn't depend on its batch but for rounding: at most one grey level in rare pixels. So random noise,
+    keyed by a seed per image, goes through the network image by image.
+    """
+    ws = ws.to(device_of(G))
+    if noise_mode != "random":
+        return torch.cat([to_uint8(G.synthesis(part, noise_mode=noise_mode)).cpu() for part in ws.split(batch)])
+    keys = range(len(ws)) if noise_seeds is None else noise_seeds
+    return torch.cat([to_uint8(_with_noise_of(G, w[None], key)).cpu() for w, key in zip(ws, keys)])
+
+
+def _with_noise_of(G: Generator, ws: torch.Tensor, seed: int) -> torch.Tensor:
+    device = device_of(G)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        return G.synthesis(ws, noise_mode="random")
+
+
 def image_of_seed(
     G: Generator,
     seed: int,
@@ -54,11 +101,7 @@ def image_of_seed(
     noise_mode: NoiseMode = "const",
 ) -> torch.Tensor:
     """uint8 [C, H, W]. Random noise is keyed by the seed too: the same seed gives the same image."""
-    device = next(G.parameters()).device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        image = G(latent(G, seed).to(device), c.to(device), truncation_psi=truncation_psi, noise_mode=noise_mode)
-    return to_uint8(image[0]).cpu()
+    return images_of_styles(G, styles_of_seeds(G, [seed], c, truncation_psi), noise_mode, [seed])[0]
 
 
 def load_projected_w(G: Generator, path: str) -> torch.Tensor:

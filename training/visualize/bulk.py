@@ -1,0 +1,161 @@
+"""Many images to a folder or zip, in the layout of a data set. A run that was stopped goes on where it was."""
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from dnnlib.errors import UserError
+from training.dataset.zip_writer import ZipWriter
+from training.networks.generator import Generator, NoiseMode
+from training.pictures import to_pil
+from training.sampling import class_label, images_of_styles, styles_of_seeds
+
+JOB_FILE = "sampling.json"  # in the folder, while it is incomplete and after: what was asked for
+PER_FOLDER = 1000
+PNG_COMPRESSION = 1  # of zlib: generated images hardly shrink further, and this is several times faster
+QUEUED = 4  # batches that may wait for being written
+
+
+@dataclass
+class Job:
+    """What to generate. Image i comes from seed first_seed + i."""
+
+    network: str  # SHA-256 of the network's file or tensors
+    count: int
+    first_seed: int = 0
+    psi: float = 1.0
+    noise_mode: NoiseMode = "const"
+    class_index: int | None = None  # None for a conditional network: the classes in turn
+
+    def label(self, G: Generator, i: int) -> int | None:
+        """Class of image i; None if the network is unconditional."""
+        if not G.c_dim:
+            return None
+        return i % G.c_dim if self.class_index is None else self.class_index
+
+
+def member_name(i: int) -> str:
+    """`00012/img00012345.png`."""
+    return f"{i // PER_FOLDER:05d}/img{i:08d}.png"
+
+
+def generate_many(
+    G: Generator,
+    job: Job,
+    dest: str,
+    batch: int,
+    progress: Callable[[int], None] = lambda images: None,  # told how many images are done, more at a time
+) -> int:
+    """Fills the folder, or zip if `dest` ends so; returns how many images an earlier run had already made.
+
+    A zip's images wait in the folder `DEST.partial`. Every file appears complete, so a kill leaves nothing to mend.
+    UserError if `dest` holds something else, or was begun for another job.
+    """
+    if job.class_index is not None or not G.c_dim:
+        class_label(G, job.class_index)  # complains where class and network don't fit
+    target = Path(dest)
+    zipped = target.suffix.lower() == ".zip"
+    folder = target.with_name(target.name + ".partial") if zipped else target
+    if zipped and target.exists():
+        raise UserError(f"--out: {dest} exists already; remove it or choose another name")
+    try:
+        _open_job(folder, job)
+        missing = [i for i in range(job.count) if not (folder / member_name(i)).exists()]
+        progress(job.count - len(missing))
+        _generate(G, job, folder, missing, batch, progress)
+        if G.c_dim:
+            _write(folder / "dataset.json", json.dumps(_labels(G, job)).encode())
+        if zipped:
+            _pack(folder, job, target)
+    except OSError as e:
+        raise UserError(f"--out: cannot write to {dest}: {e.strerror or e}; the run can be continued") from e
+    return job.count - len(missing)
+
+
+def _open_job(folder: Path, job: Job) -> None:
+    file = folder / JOB_FILE
+    if file.exists():
+        begun = json.loads(file.read_text())
+        differing = [k for k, v in asdict(job).items() if k != "count" and begun.get(k) != v]
+        if differing:
+            raise UserError(
+                f"--out: {folder} was begun with another {', '.join(differing)}; repeat that command, "
+                "or choose another place"
+            )
+        if job.count < begun["count"]:
+            raise UserError(f"--out: {folder} was begun for {begun['count']} images; ask for no fewer")
+    elif folder.exists() and any(folder.iterdir()):
+        raise UserError(f"--out: {folder} holds other files; choose a new or empty folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob("*/*.partial"):
+        leftover.unlink()
+    _write(file, json.dumps(asdict(job)).encode())
+
+
+def _generate(
+    G: Generator, job: Job, folder: Path, missing: list[int], batch: int, progress: Callable[[int], None]
+) -> None:
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        queue: list[Future[int]] = []
+        try:
+            for indices, images in _batches(G, job, missing, batch):
+                queue.append(pool.submit(_write_batch, folder, indices, images))
+                if len(queue) > QUEUED:
+                    progress(queue.pop(0).result())
+            while queue:
+                progress(queue.pop(0).result())
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _batches(G: Generator, job: Job, missing: list[int], batch: int) -> Iterator[tuple[list[int], torch.Tensor]]:
+    for start in range(0, len(missing), batch):
+        indices = missing[start : start + batch]
+        seeds = [job.first_seed + i for i in indices]
+        c = torch.cat([class_label(G, job.label(G, i)) for i in indices])
+        ws = styles_of_seeds(G, seeds, c, job.psi)
+        yield indices, images_of_styles(G, ws, job.noise_mode, seeds, batch)
+
+
+def _write_batch(folder: Path, indices: list[int], images: torch.Tensor) -> int:
+    for i, image in zip(indices, images):
+        buffer = io.BytesIO()
+        to_pil(image).save(buffer, "PNG", compress_level=PNG_COMPRESSION)
+        path = folder / member_name(i)
+        path.parent.mkdir(exist_ok=True)
+        _write(path, buffer.getvalue())
+    return len(indices)
+
+
+def _write(path: Path, data: bytes) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(data)
+    os.replace(partial, path)
+
+
+def _labels(G: Generator, job: Job) -> dict[str, list]:
+    return {"labels": [[member_name(i), job.label(G, i)] for i in range(job.count)]}
+
+
+def _pack(folder: Path, job: Job, target: Path) -> None:
+    """All images into one zip of stored members, which appears when it is complete; then the folder goes."""
+    partial = folder / "packed.zip"
+    names = [member_name(i) for i in range(job.count)]
+    names += ["dataset.json"] if (folder / "dataset.json").exists() else []
+    with open(partial, "wb") as out:
+        archive = ZipWriter(out)
+        for name in names:
+            archive.write(name, (folder / name).read_bytes())
+        archive.close()
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(partial, target)
+    shutil.rmtree(folder)
