@@ -1,10 +1,13 @@
 """Network files of our own: round trips, the digest, old versions, renamed classes, crashes, the command line."""
 
 import dataclasses
+import functools
+import http.server
 import json
 import os
 import pickle
 import struct
+import threading
 
 import numpy as np
 import official_files
@@ -247,6 +250,19 @@ def test_what_cannot_be_saved(tmp_path):
         networks.load(tmp_path / "absent.pkl")
     with pytest.raises(UserError, match="cannot read"):
         networks.load(tmp_path)
+
+
+def test_url(tmp_path, monkeypatch):
+    monkeypatch.setenv("STYLELOOM_CACHE", str(tmp_path))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(FORMATS))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/v1.pkl"
+        assert networks.load(url)["G_ema"].z_dim == 8
+        server.shutdown()
+    assert networks.load(url)["G_ema"].z_dim == 8  # from the cache
+    with pytest.raises(UserError, match="cannot download"):
+        networks.load(url.replace("v1.pkl", "v2.pkl"))
 
 
 # -- python -m training.networks --------------------------------------------------------------------------------------
