@@ -301,9 +301,15 @@ def demo_nat(resolution: int, gpus: int) -> TrainingConfig:
         batch=32,
         total_kimg=100,
         G=StyleNATConfig(
-            z_dim=128, w_dim=128, mapping_layers=2, channels=[128, 128, 64, 32], kernels=[[3], [5], [5], [5]]
+            z_dim=128,
+            w_dim=128,
+            mapping_layers=2,
+            channels=[128, 96, 64, 32],
+            kernels=[[3], [5], [5], [5]],
+            min_heads=2,
+            mlp_ratio=2,
         ),
-        D=WaveletDiscriminatorConfig(channels=[64, 128, 128], spectral_norm=False),
+        D=WaveletDiscriminatorConfig(channels=[32, 64, 128], spectral_norm=False),
         G_opt=OptimizerConfig(lr=5e-4),
         D_opt=OptimizerConfig(lr=2e-3, max_grad_norm=5.0),
         ema=EmaConfig(half_life_kimg=5),
