@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 from PIL import ImageColor
@@ -40,10 +40,8 @@ POSITIVE = click.IntRange(min=1)
 @click.option("--width", help="Output width in pixels; goes with --height", type=POSITIVE)
 @click.option("--height", help="Output height in pixels; goes with --width", type=POSITIVE)
 @click.option("--transform", help="How to fit other shapes [default: stretch]", type=click.Choice(KIND_NAMES))
-@click.option("--resize-filter", help="Filter for resizing", type=click.Choice(list(FILTERS)), default="lanczos",
-              show_default=True)  # fmt: skip
-@click.option("--background", help="Colour behind transparent parts and around fit-pad", default="white",
-              show_default=True)  # fmt: skip
+@click.option("--resize-filter", help="Filter for resizing [default: lanczos]", type=click.Choice(list(FILTERS)))
+@click.option("--background", help="Colour behind transparent parts and around fit-pad [default: white]")
 @click.option("--channels", help="Pixel kind [default: grey for grey data sets, else rgb]",
               type=click.Choice(list(_CHANNELS)))  # fmt: skip
 @click.option("--max-images", help="Stop after so many images", type=POSITIVE)
@@ -65,8 +63,8 @@ def main(
     width: int | None,
     height: int | None,
     transform: str | None,
-    resize_filter: str,
-    background: str,
+    resize_filter: str | None,
+    background: str | None,
     channels: str | None,
     max_images: int | None,
     shard_size: int | None,
@@ -83,35 +81,48 @@ def main(
     if (dest is None) == (inspect is None):
         raise UserError("say either --dest=FILE.zip to convert or --inspect to look")
     workers = num_workers or usable_cpus()
-    fitting = _transform(width, height, transform, resize_filter, background)
     chosen = SourceOptions(split, folder_labels, label_file, image_column, label_column)
-    if dest is None:
-        assert inspect is not None
+    if inspect is not None:
+        _refuse_with_inspect(width=width, height=height, transform=transform, resize_filter=resize_filter,
+                             background=background, channels=channels, shard_size=shard_size, strict=strict or None,
+                             skip_list=skip_list)  # fmt: skip
         _inspect(open_source(source, chosen), _sheet_path(inspect, source), workers, max_images)
         return
+    assert dest is not None  # one of the two is there
     check_destination(dest)
+    fitting = _transform(width, height, transform, resize_filter, background)
     channel_count = _CHANNELS[channels] if channels else None
-    options = ConvertOptions(fitting, channel_count, background, max_images, shard_size, strict, workers)
+    options = ConvertOptions(fitting, channel_count, max_images, shard_size, strict, workers)
     _convert(open_source(source, chosen), dest, options, skip_list)
 
 
+def _refuse_with_inspect(**options: object) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise UserError(f"--{given[0].replace('_', '-')} means nothing with --inspect, which converts nothing")
+
+
 def _transform(
-    width: int | None, height: int | None, kind: str | None, resize_filter: str, background: str
+    width: int | None, height: int | None, kind: str | None, resize_filter: str | None, background: str | None
 ) -> Transform:
     if (width is None) != (height is None):
         raise UserError("--width and --height go together; say both or neither")
-    if kind is not None and width is None:
-        raise UserError(f"--transform={kind} needs --width and --height")
-    if kind == "center-crop-wide" and width is not None and height is not None and height > width:
-        raise UserError(
-            "--transform=center-crop-wide is for pictures wider than high: --height must not exceed --width"
-        )
-    try:
-        ImageColor.getrgb(background)
-    except ValueError as e:
-        raise UserError(f"--background={background} is no colour; say a name such as black or #rrggbb") from e
     size = (width, height) if width is not None and height is not None else None
-    return Transform(size, kind or "stretch", resize_filter, background)  # type: ignore[arg-type]
+    if kind is not None and size is None:
+        raise UserError(f"--transform={kind} needs --width and --height")
+    if kind == "center-crop-wide" and size is not None and size[1] > size[0]:
+        raise UserError("--transform=center-crop-wide wants a --height that doesn't exceed --width")
+    if background is not None:
+        _check_colour(background)
+    said: dict[str, Any] = {"kind": kind, "resize_filter": resize_filter, "background": background}
+    return Transform(size, **{name: value for name, value in said.items() if value is not None})
+
+
+def _check_colour(name: str) -> None:
+    try:
+        ImageColor.getrgb(name)
+    except ValueError as e:
+        raise UserError(f"--background={name} is no colour; say a name such as black or #rrggbb") from e
 
 
 def _convert(source: Source, dest: str, options: ConvertOptions, skip_list: str | None) -> None:

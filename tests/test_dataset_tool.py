@@ -121,6 +121,7 @@ BAD_INPUT = {
     "wrong dest": (["--source=in", "--dest=o.tar"], "not a .tar file"),
     "full folder": (["--source=in", "--dest=in"], "no empty folder"),
     "shards in a zip": (["--source=in", "--dest=o.zip", "--shard-size=2"], "names a single zip"),
+    "width to inspect": (["--source=in", "--inspect", "--width=8"], "--width means nothing with --inspect"),
     "split": (["--source=in", "--dest=o.zip", "--split=test"], "means nothing"),
     "single picture": (["--source=in/0.png", "--dest=o.zip"], "give the folder they are in"),
     "no pictures": (["--source=texts", "--dest=o.zip"], "no image could be converted"),

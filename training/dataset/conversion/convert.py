@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,7 +24,6 @@ class ConvertOptions:
 
     transform: Transform = field(default_factory=Transform)
     channels: int | None = None  # 1 or 3; None: as the source has them
-    background: str = "white"  # behind transparent parts
     max_images: int | None = None  # stop after so many
     shard_size: int | None = None  # images per zip, for a folder of zips
     strict: bool = False  # the first unusable picture ends the conversion
@@ -62,13 +61,13 @@ def convert(
     some don't, or, with `strict`, a picture is unusable.
     """
     channels = options.channels or source.channels
-    work = functools.partial(_convert_item, options.transform, channels, options.background)
+    work = functools.partial(_convert_item, options.transform, channels)
     report = Report()
     with open_destination(dest, options.shard_size) as writer:
         writer.classes = source.classes
         results = ordered_map(work, source.items(), options.workers, _cost)
         # closing() ends the worker processes before the destination is tidied up, also after an error.
-        with contextlib.closing(results), _progress(source, options, progress) as bar:
+        with contextlib.closing(results), progress_bar(_expected(source, options), progress) as bar:
             for result in results:
                 if result.shape is None:
                     _skip(result, options.strict, on_skip, report)
@@ -84,10 +83,10 @@ def _cost(item: Item) -> int:
     return item.picture.cost
 
 
-def _convert_item(transform: Transform, channels: int, background: str, item: Item) -> _Converted:
+def _convert_item(transform: Transform, channels: int, item: Item) -> _Converted:
     """Runs in the worker processes."""
     try:
-        image = transform.apply(flatten(item.picture.open(), channels, background))
+        image = transform.apply(flatten(item.picture.open(), channels, transform.background))
     except BadPicture as e:
         return _Converted(item.name, item.label, reason=str(e))
     shape = ImageShape(channels, image.height, image.width)
@@ -114,14 +113,15 @@ def _write(result: _Converted, writer: DatasetWriter, report: Report) -> None:
     report.labelled = writer.labelled
 
 
-@contextlib.contextmanager
-def _progress(source: Source, options: ConvertOptions, wanted: bool) -> Iterator[tqdm]:
-    total = source.total
-    if options.max_images is not None:
-        total = min(total or options.max_images, options.max_images)
-    # disable=None shows the bar on a terminal only.
-    with tqdm(total=total, unit="img", dynamic_ncols=True, disable=None if wanted else True) as bar:
-        yield bar
+def _expected(source: Source, options: ConvertOptions) -> int | None:
+    if options.max_images is None:
+        return source.total
+    return min(source.total or options.max_images, options.max_images)
+
+
+def progress_bar(total: int | None, wanted: bool = True) -> tqdm:
+    """Counts pictures on stderr, if that is a terminal."""
+    return tqdm(total=total, unit="img", dynamic_ncols=True, disable=None if wanted else True)
 
 
 def printable(name: str, limit: int = 120) -> str:

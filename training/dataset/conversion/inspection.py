@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dnnlib.errors import UserError
-from training.dataset.conversion.convert import printable
+from training.dataset.conversion.convert import printable, progress_bar
 from training.dataset.conversion.parallel import ordered_map
 from training.dataset.conversion.picture import BadPicture, flatten
 from training.dataset.conversion.sources.base import Item, Source
@@ -56,8 +56,9 @@ def inspect_source(source: Source, workers: int = 1, max_images: int | None = No
     wanted = COLUMNS * ROWS
     step = max(1, min(source.total or wanted, max_images or source.total or wanted) // wanted)
     items = ((item, index % step == 0) for index, item in enumerate(itertools.islice(source.items(), max_images)))
-    with contextlib.closing(ordered_map(_look, items, workers, _cost)) as results:
+    with contextlib.closing(ordered_map(_look, items, workers, _cost)) as results, progress_bar(source.total) as bar:
         for seen in results:
+            bar.update()
             if seen.reason:
                 findings.reasons[seen.reason.split(" (")[0]] += 1
                 if len(findings.unusable) < _SHOWN:

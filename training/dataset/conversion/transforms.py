@@ -18,7 +18,7 @@ class Transform:
     size: tuple[int, int] | None = None  # (width, height), pixels
     kind: TransformKind = "stretch"
     resize_filter: str = "lanczos"  # both filters average over all pixels that an output pixel covers
-    background: str = "white"  # around a picture that fit-pad makes fit
+    background: str = "white"  # behind transparent parts, and around a picture that fit-pad makes fit
 
     def apply(self, image: Image.Image) -> Image.Image:
         """RGB or L image -> image of the wanted size. Raises BadPicture if this one doesn't lend itself to it."""
