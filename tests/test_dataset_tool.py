@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import nasty_files
@@ -197,9 +198,7 @@ def test_kill_9_in_mid_conversion_leaves_the_old_destination(tmp_path, dest):
     command = [sys.executable, str(ROOT / "dataset_tool.py"), "--source=in", f"--dest={dest}", "--num-workers=1"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
     partial = tmp_path / f".{dest}.partial"
-    deadline = time.monotonic() + 60
-    while not (partial.exists() and any(partial.rglob("*"))) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: partial.exists() and any(partial.rglob("*")))
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert partial.exists(), "it was killed before the end"
@@ -209,6 +208,28 @@ def test_kill_9_in_mid_conversion_leaves_the_old_destination(tmp_path, dest):
     assert done.returncode == 0, done.stderr
     assert len(open_dataset(tmp_path / dest)) == 5
     assert not partial.exists()
+
+
+def test_workers_do_not_outlive_a_killed_parent(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/first.png").write_bytes(png(pictures(1, 256, 256)[0]))
+    for i in range(4000):
+        os.link(tmp_path / "in/first.png", tmp_path / f"in/{i:04d}.png")
+    command = [sys.executable, str(ROOT / "dataset_tool.py"), "--source=in", "--dest=o.zip", "--num-workers=2"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    wait_until(lambda: len(children.read_text().split()) >= 3)  # two workers and Python's resource tracker
+    workers = [int(pid) for pid in children.read_text().split()]
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_two_runs_to_one_destination_do_not_mix(tmp_path):

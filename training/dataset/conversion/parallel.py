@@ -2,10 +2,12 @@
 
 import multiprocessing
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 from dnnlib.errors import UserError
@@ -37,7 +39,7 @@ def ordered_map(
     if workers == 1:
         yield from map(function, items)
         return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
     pending: deque[Future[list[R]]] = deque()
     try:
         for chunk in _chunks(items, cost):
@@ -50,6 +52,18 @@ def ordered_map(
         raise UserError("a worker process died, perhaps for want of memory; try fewer --num-workers") from e
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Workers wait for work through a pipe that they hold open themselves, so they wouldn't notice a killed parent."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this runs in workers only
+    threading.Thread(target=_wait_and_exit, args=(parent,), daemon=True).start()
+
+
+def _wait_and_exit(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _map_chunk(function: Callable[[T], R], chunk: list[T]) -> list[R]:
