@@ -47,7 +47,7 @@ class Computing(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.a = nn.Parameter(torch.randn(3))
-        self.largest = float(self.a.max())
+        self.largest = float(self.a.detach().max())
 
 
 class Keeping(nn.Module):

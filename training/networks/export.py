@@ -1,13 +1,17 @@
 """A generator as a program for other runtimes: ONNX, and PyTorch's own exported program."""
 
+import contextlib
+import logging
 import os
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
 from dnnlib.errors import UserError
+from torch_utils import ops
 from torch_utils.persistence import atomic_file
 from training.networks.generator import Generator, NoiseMode
 
@@ -35,7 +39,8 @@ def exported_program(G: Generator, truncation_psi: float = 1, noise_mode: NoiseM
     module = SamplingModule(G.cpu().eval(), truncation_psi, noise_mode)
     batch = torch.export.Dim("batch", min=1)
     shapes = {"z": {0: batch}, "c": {0: batch}}
-    return torch.export.export(module, example_inputs(G), dynamic_shapes=shapes)
+    with ops.use("ref"):  # other runtimes have none of our kernels
+        return torch.export.export(module, example_inputs(G), dynamic_shapes=shapes)
 
 
 def example_inputs(G: Generator, n: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
@@ -65,7 +70,7 @@ def write_onnx(path: str | os.PathLike[str], G: Generator, truncation_psi: float
     except ImportError as e:
         raise UserError(f"ONNX export needs the package {e.name}: pip install 'styleloom[onnx]'") from e
     program = exported_program(G, truncation_psi, noise_mode)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _quiet("torch.onnx"):
         warnings.simplefilter("ignore")
         # Its optimiser takes additions of 1e-8 for additions of nothing, and then divides by zero.
         model = torch.onnx.export(
@@ -73,7 +78,9 @@ def write_onnx(path: str | os.PathLike[str], G: Generator, truncation_psi: float
         )
     assert model is not None
     data = model.model_proto.SerializeToString()
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3  # errors only
+    session = onnxruntime.InferenceSession(data, settings, providers=["CPUExecutionProvider"])
     z, c = example_inputs(G, n=3)
     inputs = {value.name: {"z": z, "c": c}[value.name].numpy() for value in session.get_inputs()}
     (images,) = session.run(None, inputs)
@@ -81,6 +88,18 @@ def write_onnx(path: str | os.PathLike[str], G: Generator, truncation_psi: float
     with atomic_file(path) as file:
         file.write(data)
     return error
+
+
+@contextlib.contextmanager
+def _quiet(logger: str) -> Iterator[None]:
+    """Only errors of a library's logger inside the block."""
+    log = logging.getLogger(logger)
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _difference(

@@ -198,7 +198,7 @@ class SynthesisNetwork(nn.Module):
         """Surplus styles at the end of ws are not read. StyleNAT has no noise inputs: every `noise_mode`, which all
         generators are asked for, gives the same image."""
         styles = ws.unbind(1)
-        x = self.input.input.permute(0, 2, 3, 1).expand(len(ws), -1, -1, -1)
+        x = self.input.input.permute(0, 2, 3, 1).expand(ws.shape[0], -1, -1, -1)
         img: torch.Tensor | None = None
         for i, (stage, to_rgb) in enumerate(zip(self.layers, self.to_rgbs)):
             x = stage(x, list(styles[LAYERS_PER_STAGE * i : LAYERS_PER_STAGE * (i + 1)]))
