@@ -1,7 +1,231 @@
-"""placeholder while writing"""
+"""report.html of a run folder: one self-contained page with samples over time, curves, settings and environment.
 
+It is made from the run's own files, so it is the same whether a run was continued or not.
+"""
+
+import base64
+import io
+import json
+import os
+import platform
+import re
+import time
+from collections.abc import Iterable
+from html import escape
 from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from torch_utils.persistence import atomic_file
+from training.checkpoint import OPTIONS_FILE, read_jsonl
+from training.report_charts import Series, chart, number
+from training.report_style import STYLE
+
+TILES = 8  # samples in a strip
+STRIPS = 12  # snapshots shown, spread evenly over the run
+TILE_SIDE = 128  # pixels, at most
+SMALL = 64  # tiles below this are shown with hard pixels
+Line = dict[str, Any]
+
+CURVES: list[tuple[str, dict[str, str], str]] = [  # title, legend -> statistic, how to read it
+    ("Losses", {"G": "Loss/G/loss", "D": "Loss/D/loss"}, ""),
+    (
+        "Scores of the discriminator",
+        {"reals": "Loss/scores/real", "fakes": "Loss/scores/fake"},
+        "Drifting far apart means that the discriminator overfits.",
+    ),
+    ("Mean sign of D(real)", {"sign": "Loss/signs/real"}, "What augmentation is adapted to."),
+    ("Augmentation probability p", {"p": "Progress/augment"}, ""),
+    ("R1 penalty", {"R1": "Loss/r1_penalty"}, ""),
+    ("Path length penalty", {"penalty": "Loss/pl_penalty"}, ""),
+    ("Balanced consistency", {"reals": "Loss/bcr/real", "fakes": "Loss/bcr/fake"}, ""),
+    ("Seconds per kimg", {"training": "Timing/sec_per_kimg"}, ""),
+    ("Memory in GiB", {"CPU": "Resources/cpu_mem_gb", "GPU, peak": "Resources/peak_gpu_mem_gb"}, ""),
+]
 
 
 def write_report(folder: Path) -> None:
-    """x"""
+    """Writes report.html anew, atomically."""
+    with atomic_file(folder / "report.html") as file:
+        file.write(page(folder).encode())
+
+
+def page(folder: Path) -> str:
+    """The whole page as text."""
+    options = json.loads((folder / OPTIONS_FILE).read_text())
+    stats = read_jsonl(folder / "stats.jsonl")
+    metrics = {p.stem.removeprefix("metric-"): read_jsonl(p) for p in sorted(folder.glob("metric-*.jsonl"))}
+    parts = [
+        _header(folder, options, stats, metrics),
+        _section("Samples", _strips(folder, options["G"]["img_resolution"])),
+        _section("Metrics", _charts(_metric_charts(metrics))),
+        _section("Training", _charts(_curves(stats))),
+        _section("Settings", _settings(options)),
+        _section("Environment", f"<details open><summary>This machine</summary>{_table(_environment())}</details>"),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" '
+        f'content="light dark"><title>{escape(folder.name)}</title><style>{STYLE}</style></head>\n'
+        f"<body><main>{''.join(parts)}\n<footer>Written by StyleLoom on {time.strftime('%Y-%m-%d at %H:%M')}; "
+        "rewritten at every snapshot.</footer></main></body></html>\n"
+    )
+
+
+def _section(title: str, content: str) -> str:
+    return f"\n<section><h2>{escape(title)}</h2>{content}</section>" if content else ""
+
+
+def _header(folder: Path, options: Line, stats: list[Line], metrics: dict[str, list[Line]]) -> str:
+    last = {name: value["mean"] for name, value in (stats[-1] if stats else {}).items() if name != "timestamp"}
+    kimg, total = last.get("Progress/kimg", 0.0), options["total_kimg"]
+    tiles = [("Trained", f"{number(kimg)} kimg"), ("Of the plan", f"{min(kimg / max(total, 1e-9), 1):.0%}")]
+    tiles.append(("Time", _duration(last.get("Timing/total_sec", 0.0))))
+    if last.get("Timing/sec_per_kimg"):
+        tiles.append(("Speed", f"{number(1000 / last['Timing/sec_per_kimg'])} img/s"))
+    for name, lines in metrics.items():
+        best = _best(name, lines)
+        if best is not None:
+            tiles.append((f"Best {name}", number(best)))
+    shown = "".join(f'<div class="tile"><span>{escape(n)}</span><b>{escape(v)}</b></div>' for n, v in tiles)
+    h, w = options["G"]["img_resolution"]
+    about = f"{options['preset']} · {options['G']['kind']} on {Path(options['data']['path']).name}, {w}×{h}"
+    return f'<header><h1>{escape(folder.name)}</h1><p>{escape(about)}</p><div class="tiles">{shown}</div></header>'
+
+
+def _best(metric: str, lines: list[Line]) -> float | None:
+    values = [v for line in lines for v in list(line["results"].values())[:1]]
+    if not values:
+        return None
+    return max(values) if metric.startswith(("is", "pr", "den", "cov")) else min(values)
+
+
+# -- samples ----------------------------------------------------------------------------------------------------------
+
+
+def _strips(folder: Path, size: tuple[int, int]) -> str:
+    """Reals, then the same latents at snapshots from first to last."""
+    found = [("start", folder / "fakes_init.png")]
+    for path in sorted(folder.glob("fakes*.png")):
+        match = re.fullmatch(r"fakes(\d+)", path.stem)
+        if match:
+            found.append((f"{number(int(match[1]))} kimg", path))
+    found = _spread([(label, path) for label, path in found if path.is_file()], STRIPS)
+    if (folder / "reals.png").is_file():
+        found.insert(0, ("real", folder / "reals.png"))
+    rows = "".join(_strip(label, path, size) for label, path in found)
+    note = '<p class="note">The same latents at every snapshot.</p>'
+    return f'<div class="strips">{rows}{note}</div>' if rows else ""
+
+
+def _spread(items: list[Any], count: int) -> list[Any]:
+    """At most `count` of the items, first and last among them, evenly spread."""
+    if len(items) <= count:
+        return items
+    return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
+
+
+def _strip(label: str, path: Path, size: tuple[int, int]) -> str:
+    h, w = size
+    with Image.open(path) as sheet:
+        columns = min(TILES, sheet.width // w)
+        strip = sheet.convert("RGB").crop((0, 0, columns * w, h))
+    scale = min(1.0, TILE_SIDE / max(h, w))
+    if scale < 1:
+        strip = strip.resize((round(strip.width * scale), round(strip.height * scale)), Image.Resampling.LANCZOS)
+    form, options = ("jpeg", {"quality": 88}) if scale < 1 else ("png", {"optimize": True})
+    buffer = io.BytesIO()
+    strip.save(buffer, form, **options)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    kind = ' class="small"' if max(h, w) < SMALL else ""
+    image = f'<img{kind} alt="samples, {escape(label)}" src="data:image/{form};base64,{data}">'
+    return f'<div class="strip"><span>{escape(label)}</span>{image}</div>'
+
+
+# -- curves -----------------------------------------------------------------------------------------------------------
+
+
+def _charts(figures: Iterable[str]) -> str:
+    shown = "".join(figures)
+    return f'<div class="charts">{shown}</div>' if shown else ""
+
+
+def _metric_charts(metrics: dict[str, list[Line]]) -> list[str]:
+    figures = []
+    for name, lines in metrics.items():
+        points: dict[str, list[tuple[float, float]]] = {}
+        for line in lines:
+            match = re.search(r"(\d+)\.\w+$", line["snapshot_pkl"] or "")
+            for key, value in line["results"].items():
+                if match and not key.endswith("_std"):
+                    points.setdefault(key, []).append((float(match[1]), value))
+        series = [Series(key.removeprefix(f"{name}_"), sorted(p)) for key, p in points.items()]
+        better = "larger" if name.startswith(("is", "pr", "den", "cov")) else "smaller"
+        figures.append(chart(name, series, f"{better.capitalize()} is better.", may_be_log=True))
+    return figures
+
+
+def _curves(stats: list[Line]) -> list[str]:
+    figures = []
+    for title, names, note in CURVES:
+        series = [Series(label, _points(stats, name)) for label, name in names.items()]
+        series = [s for s in series if any(y for _, y in s.points)]  # all 0: it doesn't happen in this run
+        figures.append(chart(title, series, note))
+    return figures
+
+
+def _points(stats: list[Line], name: str) -> list[tuple[float, float]]:
+    is_time = name.startswith("Timing/")
+    found = [(s["Progress/kimg"]["mean"], s[name]["mean"]) for s in stats if name in s]
+    return found[1:] if is_time else found  # nothing was trained before the first report
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------
+
+
+def _settings(options: Line) -> str:
+    groups = {"Run": {k: v for k, v in options.items() if not isinstance(v, dict)}}
+    groups |= {k: v for k, v in options.items() if isinstance(v, dict)}
+    return "".join(
+        f"<details><summary>{escape(name)}</summary>{_table(_flat(fields))}</details>"
+        for name, fields in groups.items()
+    )
+
+
+def _flat(fields: Line, prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, value in fields.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: _text(value)}
+    return found
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _table(rows: dict[str, str]) -> str:
+    return (
+        "<table>" + "".join(f"<tr><td>{escape(k)}</td><td>{escape(v)}</td></tr>" for k, v in rows.items()) + "</table>"
+    )
+
+
+def _environment() -> dict[str, str]:
+    rows = {
+        "Python": platform.python_version(),
+        "PyTorch": str(torch.__version__),
+        "System": platform.platform(),
+        "CPU": f"{os.cpu_count()} cores, {torch.get_num_threads()} threads used",
+    }
+    if torch.cuda.is_available():
+        rows["GPU"] = torch.cuda.get_device_name()
+    return rows
+
+
+def _duration(seconds: float) -> str:
+    minutes = int(seconds) // 60
+    if minutes < 60:
+        return f"{minutes} min" if minutes else f"{int(seconds)} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d}" if hours < 48 else f"{hours / 24:.1f} days"

@@ -1,0 +1,100 @@
+"""Runs so small that a test can afford many: recipes, a run folder, and everything that a run ends with."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import torch
+
+from dnnlib.config import set_field
+from torch_utils import distributed
+from training.checkpoint import load_state, write_config
+from training.config import TrainingConfig
+from training.dataset import open_dataset
+from training.networks.discriminator import StyleGAN2DiscriminatorConfig
+from training.networks.styleformer import StyleformerConfig
+from training.networks.stylenat import StyleNATConfig
+from training.networks.wavelet_discriminator import WaveletDiscriminatorConfig
+from training.run_folder import RunFolder
+from training.training_loop import Trainer
+
+EMOJI = str(Path(__file__).parent.parent / "datasets" / "noto-emoji-32.zip")
+TINY_G = StyleformerConfig(z_dim=16, w_dim=16, mapping_layers=2, g_dict=[8] * 3, num_layers=[1] * 3, depth=8)
+
+
+def recipe(name: str, *settings: str) -> TrainingConfig:
+    """`ada`: Styleformer-L, ADA, path length, R1, style mixing. `bcr`: StyleNAT, wavelet D with spectral norm, bCR."""
+    cfg = TrainingConfig(batch=4, batch_gpu=2, metrics=[], kimg_per_tick=0.008, snap=1, total_kimg=0.024)
+    cfg.data.path = EMOJI
+    cfg.loss.pl_interval, cfg.loss.r1_interval = 2, 3
+    if name == "ada":
+        cfg.G = StyleformerConfig(**{**vars(TINY_G), "linformer": True})
+        cfg.D = StyleGAN2DiscriminatorConfig(channel_base=128, channel_max=8, mbstd_group_size=2)
+        cfg.ada.p, cfg.ada.speed_kimg = 0.5, 0.2
+    else:
+        cfg.G = StyleNATConfig(z_dim=16, w_dim=16, mapping_layers=2, channels=[8] * 4, kernels=[[3]] * 4, min_heads=2)
+        cfg.D = WaveletDiscriminatorConfig(channels=[8, 8, 8])
+        cfg.D_opt.max_grad_norm = 5.0
+        cfg.loss.pl_weight, cfg.loss.bcr_real, cfg.loss.bcr_fake, cfg.loss.image_norm = 0, 10, 10, "imagenet"
+        cfg.data.mirror = True
+        cfg.ada.mode = "noaug"
+    for s in settings:
+        set_field(cfg, s)
+    for network in (cfg.G, cfg.D):
+        network.img_resolution = (32, 32)
+    return cfg
+
+
+def trainer(cfg: TrainingConfig, run: RunFolder | None = None) -> Trainer:
+    data = cfg.data
+    return Trainer(cfg, open_dataset(data.path, xflip=data.mirror), run, torch.device("cpu"))
+
+
+def everything(t: Trainer) -> dict[str, torch.Tensor]:
+    """All tensors that a run goes on from, and its counters, under flat names."""
+    flat: dict[str, torch.Tensor] = {}
+
+    def add(name: str, value: object) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                add(f"{name}.{key}", item)
+        elif isinstance(value, torch.Tensor):
+            flat[name] = value.detach().clone()
+        elif isinstance(value, (int, float)):
+            flat[name] = torch.tensor(value, dtype=torch.float64)
+
+    state = t.state()
+    del state["watch"]
+    add("state", state)
+    return flat
+
+
+def train_in(folder: Path, cfg: TrainingConfig) -> Trainer:
+    """Trains to the end in `folder`, continuing the state that is there, if one is."""
+    if (folder / "training-state.pt").is_file():
+        state = load_state(folder)
+        run = RunFolder.reopen(folder, cfg, state)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)  # without a state the same command takes a new folder
+        folder.mkdir(parents=True)
+        write_config(folder, cfg)
+        state, run = None, RunFolder(folder)
+    t = trainer(cfg, run)
+    if state is not None:
+        t.load_state(state)
+    t.train()
+    run.close()
+    return t
+
+
+def ranks_train(cfg: TrainingConfig, steps: int, dies_at: int | None, out: str) -> None:
+    """What each of several processes does in tests/test_distributed.py."""
+    t = trainer(cfg)
+    for step in range(steps):
+        if step == dies_at and distributed.rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        t.step()
+    found = everything(t)
+    if distributed.rank() == 0:
+        torch.save(found, out)
