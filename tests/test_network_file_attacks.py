@@ -38,6 +38,32 @@ def test_attack_is_refused(name, tmp_path, monkeypatch):
     assert peak < 40e6 + 10 * len(data)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("num_layers", [10**9], "asks for a far larger network"),
+        ("g_dict", [10**7], "asks for a far larger network|can't be split"),
+        ("g_dict", [-8], "wants 1 positive values"),
+        ("w_dim", -8, "can't be rebuilt|is missing|has shape"),
+        ("mapping_layers", 10**9, "asks for a far larger network"),
+        ("start_resolution", [0, 0], "never reaches"),
+        ("img_resolution", [2**40, 2**40], "never reaches"),
+        ("c_dim", 2**62, "asks for a far larger network|can't be rebuilt"),
+    ],
+)
+def test_greedy_config_is_refused(field, value, message, tmp_path):
+    content = files.read(FORMATS / "v1.pkl")
+    content.networks["G_ema"].config[field] = value
+    files.write(tmp_path / "x.pkl", content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=message):
+            networks.load(tmp_path / "x.pkl")
+        assert tracemalloc.get_traced_memory()[1] < 200e6
+    finally:
+        tracemalloc.stop()
+
+
 def mutated(data: bytes, rng: random.Random) -> bytes:
     """One random damage: bits, bytes, a cut, an insertion, a removal, two blocks swapped."""
     damaged = bytearray(data)

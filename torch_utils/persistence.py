@@ -52,7 +52,7 @@ class NetworkFile:
     training_set_kwargs: dict[str, Any] | None = None  # what the networks were trained on
     training_config: dict[str, Any] | None = None  # the run's whole config
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)  # who wrote it, from what, after how many kimg
-    format_version: int = FORMAT_VERSION  # of the file it was read from
+    format_version: int = FORMAT_VERSION  # of the file, until it is migrated
 
     def plain(self) -> dict[str, Any]:
         """All but the tensors' values, ready for JSON."""
@@ -246,4 +246,4 @@ def _checked(networks: dict[str, NetworkRecord | None], rest: dict[str, Any], so
         )
     for step in range(content.format_version, FORMAT_VERSION):
         content = MIGRATIONS[step](content)
-    return content
+    return dataclasses.replace(content, format_version=FORMAT_VERSION)

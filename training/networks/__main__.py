@@ -102,7 +102,6 @@ def _kept(content: NetworkFile, only: str | None, file: str) -> NetworkFile:
         if absent:
             raise UserError(f"{file} holds no {', '.join(absent)}")
         content.networks = {name: content.networks[name] for name in names}
-    content.format_version = NetworkFile.format_version
     content.provenance = content.provenance | {"converted_from": Path(file).name}
     return content
 

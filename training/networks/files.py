@@ -16,9 +16,9 @@ from dnnlib import cache
 from dnnlib.config import from_dict, to_dict
 from dnnlib.errors import ConfigError, UserError
 from torch_utils import persistence
-from torch_utils.blank_modules import build_with
+from torch_utils.blank_modules import build_with, build_within
 from torch_utils.persistence import NETWORKS, NetworkFile, NetworkRecord
-from torch_utils.safe_pickle import Constant, Constructor, DamagedFile, Reader
+from torch_utils.safe_pickle import DAMAGE, Constant, Constructor, DamagedFile, Reader
 from torch_utils.torch_files import plain_constructors, read_legacy, read_zip
 from training.augment import AugmentConfig, AugmentPipe
 from training.networks import registry
@@ -154,12 +154,14 @@ def build_record(record: NetworkRecord, source: str) -> nn.Module:
         try:
             module = build_with(lambda: _fresh(record), record.tensors)
             if module is None:  # rebuilt the plain way, which also finds out what doesn't fit
-                module = _fresh(record)
+                module = build_within(lambda: _fresh(record), record.tensors)
                 load_tensors(module, record.tensors, source)
         except ConfigError as e:
             raise UserError(f"{source}: {e}; the file may come from another version or need --import=FILE.py") from e
         except UserError as e:
             raise UserError(f"{source}: {str(e).removeprefix(f'{source}: ')}") from e
+        except DAMAGE as e:
+            raise UserError(f"{source} can't be rebuilt from its config: {str(e)[:160]}") from e
     return module.eval().requires_grad_(False)
 
 

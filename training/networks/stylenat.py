@@ -335,7 +335,7 @@ def _channels(cfg: StyleNATConfig, stages: int) -> list[int]:
 def _sizes(start: tuple[int, ...], goal: tuple[int, ...]) -> list[tuple[int, int]]:
     """Map sizes from the learned constant, doubling, up to the image."""
     sizes = [(start[0], start[1])]
-    while sizes[-1][0] < goal[0]:
+    while 0 < sizes[-1][0] < goal[0]:
         sizes.append((sizes[-1][0] * 2, sizes[-1][1] * 2))
     if sizes[-1] != goal:
         raise UserError(

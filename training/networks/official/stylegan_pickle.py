@@ -83,11 +83,10 @@ def content(data: dict[str, Any], source: str) -> NetworkFile:
         raise DamagedFile(f"{source} is not what official programs write: {str(e)[:120]}") from e
     if not any(networks.values()):
         raise UserError(f"{source} holds no network: no G, D or G_ema of a known class in it")
-    kinds = sorted({record.kind for record in networks.values() if record})
     return NetworkFile(
         networks,
         training_set_kwargs=json_data(data.get("training_set_kwargs")),
-        provenance={"program": "official StyleGAN2-ADA or Styleformer", "kinds": ", ".join(kinds)},
+        provenance={"program": "official StyleGAN2-ADA or Styleformer"},
     )
 
 
@@ -120,7 +119,7 @@ def _generator_common(module: PersistentModule) -> dict[str, Any]:
 def _styleformer(module: PersistentModule) -> NetworkRecord:
     synthesis = module.child("synthesis")
     tensors = _without_constants(module.tensors())
-    first = min((name for name in synthesis.modules), key=_resolution)
+    first = min(synthesis.modules, key=_resolution)
     tokens = tensors[f"synthesis.{first}.const"].shape[0]
     options = synthesis.arguments
     config = _generator_common(module) | {
@@ -130,7 +129,7 @@ def _styleformer(module: PersistentModule) -> NetworkRecord:
         "minimum_head": options["minimum_head"],
         "linformer": bool(options.get("linformer")),
         "start_resolution": [math.isqrt(tokens)] * 2,
-        "conv_clamp": _common_value(synthesis, "conv_clamp"),
+        "conv_clamp": synthesis.arguments.get("conv_clamp"),
     }
     # One matrix under two names: the block and its encoder layer share it.
     for name in [n for n in tensors if n.endswith(".enc.proj_weight")]:
@@ -147,7 +146,7 @@ def _stylegan2(module: PersistentModule) -> NetworkRecord:
             raise UserError(
                 f"official StyleGAN2 generators of architecture {block.get('architecture')!a} are not known"
             )
-    config = _generator_common(module) | _widths(synthesis) | {"conv_clamp": _common_value(synthesis, "conv_clamp")}
+    config = _generator_common(module) | _widths(synthesis) | {"conv_clamp": synthesis.arguments.get("conv_clamp")}
     return NetworkRecord("stylegan2", config, _without_constants(module.tensors()))
 
 
@@ -157,7 +156,7 @@ def _discriminator(module: PersistentModule) -> NetworkRecord:
     config = _common(module) | _widths(module)
     config |= {
         "architecture": epilogue.get("architecture"),
-        "conv_clamp": _common_value(module, "conv_clamp"),
+        "conv_clamp": module.arguments.get("conv_clamp"),
         "mbstd_group_size": statistics.get("group_size") if statistics else 1,
         "mbstd_channels": statistics.get("num_channels") if statistics else 0,
         "cmap_dim": epilogue.get("cmap_dim") or None,
@@ -182,11 +181,6 @@ def _widths(module: PersistentModule) -> dict[str, Any]:
         "channel_base": module.arguments.get("channel_base", 32768),
         "channel_max": module.arguments.get("channel_max", 512),
     }
-
-
-def _common_value(module: PersistentModule, name: str) -> Any:
-    """A constructor argument, passed on to all layers; absent means None."""
-    return module.arguments.get(name)
 
 
 def _without_constants(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
