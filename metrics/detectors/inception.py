@@ -129,7 +129,8 @@ class InceptionDetector(nn.Module):
 
     def __init__(self, weights: Weights, resize_mode: str) -> None:
         super().__init__()
-        self.network = InceptionBuilder(weights).network()
+        network = InceptionBuilder(weights).network()
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.4x on a CPU
         self.classifier = weights.linear("fc", bias=False)
         self.resize_mode = resize_mode
 
