@@ -104,6 +104,14 @@ def test_without_room_every_load_decodes_the_same_pixels(tmp_path, monkeypatch):
         assert torch.equal(dataset.load(range(4))[0], expected)
 
 
+def test_processes_of_one_machine_share_its_memory(tmp_path, monkeypatch):
+    path = dataset_zip(tmp_path / "a.zip", pictures(4))  # 12,288 bytes decoded
+    monkeypatch.setattr(image_dataset, "_free_memory", lambda: 60_000)
+    for processes, fits in (("1", True), ("2", True), ("3", False)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+        assert open_dataset(path).fits_in_memory == fits
+
+
 def test_without_pyspng_pillow_reads_the_same(tmp_path, monkeypatch):
     for channels in (1, 3):
         path = dataset_zip(tmp_path / f"{channels}.zip", pictures(3, 9, 7, channels))

@@ -4,6 +4,7 @@ import hashlib
 import mmap
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -152,7 +153,7 @@ class ImageDataset:
         except (BadMember, OSError, ValueError, SyntaxError) as e:
             raise self._damaged(member, e) from e
         if pixels.shape != tuple(self._shape):
-            raise UserError(self._mixed(self._reader.names()[member], ImageShape(*pixels.shape)))
+            raise self._mixed(self._reader.names()[member], ImageShape(*pixels.shape), self._shape)
         self._cache.put(position, pixels)
         return pixels
 
@@ -164,10 +165,9 @@ class ImageDataset:
                 shape = peek_png(self._reader.head(member, HEADER_BYTES)) or peek_any(self._reader.read(member))
             except (BadMember, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
                 raise self._damaged(member, e) from e
-            if first is None:
-                first = self._shape = shape
+            first = first or shape
             if shape != first:
-                raise UserError(self._mixed(names[member], shape))
+                raise self._mixed(names[member], shape, first)
         assert first is not None
         return first
 
@@ -199,9 +199,9 @@ class ImageDataset:
         name, why = self._reader.names()[member], " ".join(str(reason).split())
         return UserError(f"{self._reader.path}: {name} can't be read ({why}); convert with dataset_tool.py")
 
-    def _mixed(self, name: str, shape: ImageShape) -> str:
-        return (
-            f"{self._reader.path} mixes sizes: {name} is {shape}, the images before it are {self._shape}; "
+    def _mixed(self, name: str, shape: ImageShape, expected: ImageShape) -> UserError:
+        return UserError(
+            f"{self._reader.path} mixes sizes: {name} is {shape}, the images before it are {expected}; "
             "convert with dataset_tool.py --width=W --height=H"
         )
 
@@ -215,7 +215,7 @@ class _PixelCache:
     def __init__(self, count: int, shape: ImageShape):
         size = count * int(np.prod(shape))
         self.pixels: np.ndarray | None = None
-        if size <= _MEMORY_SHARE * _free_memory():
+        if size <= _MEMORY_SHARE * _free_memory() / _processes_here():
             self.pixels = np.frombuffer(mmap.mmap(-1, size), np.uint8).reshape(count, *shape)
             self._present = np.frombuffer(mmap.mmap(-1, count), np.uint8)
 
@@ -231,13 +231,22 @@ class _PixelCache:
 
 
 def _free_memory() -> int:
-    """Bytes of memory that are free or could be freed; all of it where the system doesn't say."""
+    """Bytes of memory that are free or could be freed, within the limit of a container if there is one."""
     try:
-        with open("/proc/meminfo") as f:
-            fields = dict(line.split(":", 1) for line in f)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4 << 30
+        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):  # not Linux: all memory there is, or a guess
+        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4 << 30
+    try:
+        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
+        return min(free, limit - used)
+    except (OSError, ValueError):  # no container, or one without a limit
+        return free
+
+
+def _processes_here() -> int:
+    """Training processes on this machine, each of which keeps a cache, as torchrun and our own launcher say."""
+    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _open_reader(path: str, given: str) -> FileReader:
