@@ -23,14 +23,14 @@ def heat_colours(values: np.ndarray) -> np.ndarray:
 
 def overlay(
     image: torch.Tensor,  # uint8 [C, H, W]
-    attention: torch.Tensor,  # [h, w]; only magnitudes show, relative to the largest
+    attention: torch.Tensor,  # [h, w]; magnitudes show, stretched from the smallest to the largest
     at: Point | None,  # the query, marked with a frame around its position of the map
     scale: int,
 ) -> Image.Image:
     """The image in dim grey, brightened and coloured where the attention goes; `scale` times its size."""
     size = (image.shape[1] * scale, image.shape[2] * scale)
     weights = upsampled(attention.abs()[None].float().cpu(), size)[0].numpy()
-    weights = weights / max(float(weights.max()), 1e-30)
+    weights = (weights - weights.min()) / max(float(np.ptp(weights)), 1e-30)
     grey = np.asarray(enlarged(to_pil(image), scale).convert("L"), dtype=np.float32)[..., None]
     mixed = np.clip(grey * _SHADE * (1 - weights[..., None]) + heat_colours(weights), 0, 255)
     picture = Image.fromarray(mixed.astype(np.uint8))

@@ -24,7 +24,7 @@ class ProjectionConfig:
 
     space: Space = "w+"  # "w+": a style for every layer, "w": one for all
     steps: int = 500
-    lr: float = 0.05  # of Adam, in units of the spread of w, at its peak
+    lr: float = 0.1  # of Adam, in units of the spread of w, at its peak
     rampup: float = 0.05  # share of the steps until the peak
     rampdown: float = 0.25  # share of the steps of the cosine down to 0
     start_samples: int = 64  # w_avg is the start unless one of so many random styles is closer; 0: always w_avg

@@ -30,15 +30,16 @@ def write_video(path: str | Path, frames: Iterable[Image.Image], fps: int, loop:
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix.lower() == ".mp4":
-            _write_mp4(partial, frames, fps)
-        else:
-            _write_gif(partial, frames, fps, loop)
-        os.replace(partial, path)
+        try:
+            if path.suffix.lower() == ".mp4":
+                _write_mp4(partial, frames, fps)
+            else:
+                _write_gif(partial, frames, fps, loop)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as e:
         raise UserError(f"cannot write the video {path}: {e}") from e
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _write_mp4(path: Path, frames: Iterable[Image.Image], fps: int) -> None:

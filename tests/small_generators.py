@@ -1,0 +1,34 @@
+"""Small generators for tests, whose noise and styles have visible effects, and network files that hold them."""
+
+from pathlib import Path
+
+import torch
+
+from training import networks
+from training.networks.generator import Generator
+from training.networks.styleformer import StyleformerConfig
+
+SMALL = {"z_dim": 16, "w_dim": 16, "mapping_layers": 2, "depth": 8}
+
+
+def small_generator(seed: int = 0, **changes) -> Generator:
+    """A Styleformer of random weights for 32x32 images, w_avg and noise strengths set as training would."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        cfg = StyleformerConfig(**{**SMALL, "g_dict": [16, 16, 8], "num_layers": [1, 2, 1], **changes})
+        return lively(networks.build(cfg))
+
+
+def lively(G: Generator) -> Generator:
+    for name, p in G.named_parameters():
+        if name.endswith("noise_strength"):
+            torch.nn.init.constant_(p, 0.3)
+    z = torch.randn(256, G.z_dim)
+    c = torch.eye(G.c_dim)[torch.arange(256) % G.c_dim] if G.c_dim else None
+    G.mapping.w_avg.copy_(G.mapping(z, c)[:, 0].mean(0).detach())
+    return G.eval().requires_grad_(False)
+
+
+def network_file(folder: Path, G: Generator, name: str = "net.pkl") -> str:
+    networks.save(folder / name, {"G_ema": G})
+    return str(folder / name)
