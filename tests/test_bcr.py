@@ -199,6 +199,7 @@ def test_recipe_of_the_ffhq_presets():
 TINY_NAT = [
     "G.kind=stylenat",
     "G.channels=[16,16,16,8]",
+    "G.min_heads=4",
     "G.kernels=[[3],[3],[3],[3]]",
     "G.dilations=[[1],[1],[1,2],[1,2,4]]",
 ]
