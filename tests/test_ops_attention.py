@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from golden import rel_err
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +12,13 @@ from torch_utils.ops.reference import neighborhood_attention as reference
 
 OPS = torch.ops.styleloom
 needs_kernels = pytest.mark.skipif(not build.ensure("cpu").loaded, reason="no compiled kernels here")
+
+
+def error(got, want):
+    """Largest difference, relative to the largest expected value where that exceeds 1 (derivatives may be all zero)."""
+    assert got.shape == want.shape
+    got, want = got.detach().double(), want.detach().double()
+    return float((got - want).abs().max() / want.abs().max().clamp(min=1))
 
 
 def _inputs(shape, kernel, dtype, seed=0, heads=None):
@@ -55,7 +61,7 @@ def test_kernels_against_the_reference(shape, kernel, dilation, dtype, tolerance
     expected = _all_orders("ref", [t.double() for t in tensors], kernel, dilation)
     for got, want in zip(_all_orders("compiled", tensors, kernel, dilation), expected):
         assert got.dtype == dtype
-        assert rel_err(got, want) < tolerance
+        assert error(got, want) < tolerance
 
 
 @needs_kernels
@@ -78,7 +84,7 @@ def test_fuzz(data):
         return
     expected = _all_orders("ref", tensors, kernel, dilation)
     for got, want in zip(_all_orders("compiled", tensors, kernel, dilation), expected):
-        assert rel_err(got, want) < 1e-11
+        assert error(got, want) < 1e-11
 
 
 @needs_kernels
@@ -95,19 +101,19 @@ def test_strided_inputs_and_partitions():
             flipped = hydra_na2d(*(t.transpose(1, 2) for t in leaves[0].unbind(3)), [Partition(5, 3)])
         results.append([y, flipped, *torch.autograd.grad(y.square().sum() + flipped.sum(), leaves)])
     for want, got in zip(*results):
-        assert rel_err(got, want) < 1e-12
+        assert error(got, want) < 1e-12
 
 
 @pytest.mark.parametrize("implementation", ["ref", "auto"])
 def test_gradcheck(implementation):
-    tensors = [t.requires_grad_() for t in _inputs((1, 4, 5, 2, 2), (3, 3), torch.float64)]
+    tensors = [t.requires_grad_() for t in _inputs((1, 3, 5, 1, 2), (3, 3), torch.float64)]
 
     def attend(q, k, v, rpb):
         with ops.use(implementation):
             return na2d(q, k, v, 3, 1, rpb=rpb)
 
-    torch.autograd.gradcheck(attend, tensors)
-    torch.autograd.gradgradcheck(attend, tensors)
+    torch.autograd.gradcheck(attend, tensors, fast_mode=True)
+    torch.autograd.gradgradcheck(attend, tensors, fast_mode=True)
 
 
 def test_gradcheck_of_every_op():
@@ -124,20 +130,24 @@ def test_gradcheck_of_every_op():
     torch.autograd.gradcheck(lambda a, b: OPS.na2d_avt(a, b, window), (weights, v))
 
 
+def _default_kernel(op, *args):
+    return op.default._op_dk(torch._C.DispatchKey.CompositeExplicitAutograd, *args)
+
+
+@needs_kernels
 def test_default_kernels_match_compiled_ones():
     """What runs where nothing could be compiled."""
-    from torch_utils.ops import na2d_ops
-
     q, k, v, rpb = _inputs((2, 8, 9, 3, 4), (3, 3), torch.float64)
-    partitions = [2, 3, 3, 2, 1, 1, 3, 3, 1, 3]
-    out, lse = na2d_ops._na2d(q, k, v, rpb.flatten(), partitions, 0.5)
-    args = (torch.randn_like(q), q, k, v, rpb.flatten(), lse, torch.randn_like(lse), partitions, 0.5)
-    for got, want in zip(na2d_ops._na2d_backward(*args), OPS.na2d_backward(*args)):
-        assert rel_err(got, want) < 1e-12
+    forward = (q, k, v, rpb.flatten(), [2, 3, 3, 2, 1, 1, 3, 3, 1, 3], 0.5)
+    out, lse = _default_kernel(OPS.na2d, *forward)
+    backward = (torch.randn_like(q), *forward[:4], lse, torch.randn_like(lse), *forward[4:])
     window, weights = [3, 3, 2, 3], torch.randn(2, 8, 9, 3, 9, dtype=torch.float64)
-    assert rel_err(na2d_ops._qk(q, k, window), OPS.na2d_qk(q, k, window)) < 1e-12
-    assert rel_err(na2d_ops._av(weights, v, window), OPS.na2d_av(weights, v, window)) < 1e-12
-    assert rel_err(na2d_ops._avt(weights, v, window), OPS.na2d_avt(weights, v, window)) < 1e-12
+    for got, want in zip((out, lse), OPS.na2d(*forward)):
+        assert error(got, want) < 1e-12
+    for got, want in zip(_default_kernel(OPS.na2d_backward, *backward), OPS.na2d_backward(*backward)):
+        assert error(got, want) < 1e-12
+    for op, args in ((OPS.na2d_qk, (q, k)), (OPS.na2d_av, (weights, v)), (OPS.na2d_avt, (weights, v))):
+        assert error(_default_kernel(op, *args, window), op(*args, window)) < 1e-12
 
 
 def test_window_rule_by_hand():
@@ -157,7 +167,7 @@ def test_probabilities():
     assert p.shape == (1, 6, 8, 2, 3, 5)
     assert torch.allclose(p.sum((-1, -2)), torch.ones(1, 6, 8, 2, dtype=torch.float64))
     out = torch.einsum("nyxhk,nyxhkd->nyxhd", p.flatten(4), reference.neighbours(v, (3, 5), (2, 1)))
-    assert rel_err(na2d(q, k, v, (3, 5), (2, 1), rpb), out) < 1e-12
+    assert error(na2d(q, k, v, (3, 5), (2, 1), rpb), out) < 1e-12
 
 
 @needs_kernels
@@ -172,9 +182,9 @@ def test_sixteen_bit_inputs_sum_in_float32(dtype):
         want = na2d(*exact, 7, 2, rpb.double())
     step = torch.finfo(dtype).eps
     assert y.dtype == dtype
-    assert rel_err(y, want) < step
+    assert error(y, want) < step
     for got, expected in zip(grads, torch.autograd.grad(want.square().sum(), exact)):
-        assert rel_err(got, expected) < 3 * step
+        assert error(got, expected) < 3 * step
 
 
 def test_autocast_lowers_attention():
@@ -182,7 +192,7 @@ def test_autocast_lowers_attention():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = na2d(q, k, v, 3, rpb=rpb)
     assert y.dtype == torch.bfloat16
-    assert rel_err(y, na2d(q, k, v, 3, rpb=rpb)) < 0.02
+    assert error(y, na2d(q, k, v, 3, rpb=rpb)) < 0.02
     assert {t.dtype for t in torch.autograd.grad(y.float().sum(), (q, k, v, rpb))} == {torch.float32}
 
 

@@ -58,7 +58,8 @@ def test_attention(bodies, shape, kernel, dilation, biased):
 
 
 @pytest.mark.parametrize(
-    ("up", "down", "pad"), [((1, 1), (1, 1), (2, 1, 0, 3)), ((2, 3), (1, 2), (-2, 3, 4, 1)), ((3, 2), (2, 5), (5, 5, 1, 1))]
+    ("up", "down", "pad"),
+    [((1, 1), (1, 1), (2, 1, 0, 3)), ((2, 3), (1, 2), (-2, 3, 4, 1)), ((3, 2), (2, 5), (5, 5, 1, 1))],
 )
 def test_upfirdn2d(bodies, up, down, pad):
     gen = torch.Generator().manual_seed(0)

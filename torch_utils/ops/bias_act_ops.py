@@ -76,7 +76,9 @@ def _bias_act_grad_shape(
 
 
 def _sum_to_bias(dx: Tensor, b: Tensor | None, dim: int) -> Tensor | None:
-    return None if b is None else dx.sum([axis for axis in range(dx.ndim) if axis != dim])
+    if b is None or dx.ndim == 1:  # sum([]) would sum over everything
+        return None if b is None else dx
+    return dx.sum([axis for axis in range(dx.ndim) if axis != dim])
 
 
 def _save_forward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -80,7 +80,8 @@ def isa_flags() -> dict[str, str]:
     return _X86_ISAS if os.uname().machine in ("x86_64", "AMD64") else {"baseline": "-DSL_VECTOR_BYTES=16"}
 
 
-def _binding_flags() -> str:
+def binding_flags() -> str:
+    """Flags of the sources that include torch."""
     include = Path(torch.__file__).parent / "include"
     abi = int(torch._C._GLIBCXX_USE_CXX11_ABI)
     return f"{BINDING_FLAGS} -isystem {include} -D_GLIBCXX_USE_CXX11_ABI={abi}"
@@ -99,7 +100,7 @@ def cuda_arch_flags() -> str:
 
 def _cpu_edges() -> list[tuple[str, str, str, str]]:
     """(rule, source, object, flags) of every compilation of the CPU library."""
-    edges = [("cxx", "cpu/binding.cpp", "binding.o", _binding_flags())]
+    edges = [("cxx", "cpu/binding.cpp", "binding.o", binding_flags())]
     for isa, flags in isa_flags().items():
         for kernel in _KERNELS:
             edges.append(("cxx", f"cpu/{kernel}.cpp", f"{kernel}.{isa}.o", f"{KERNEL_FLAGS} -DSL_ISA={isa} {flags}"))
@@ -108,7 +109,7 @@ def _cpu_edges() -> list[tuple[str, str, str, str]]:
 
 def _cuda_edges() -> list[tuple[str, str, str, str]]:
     toolkit = Path(find_nvcc()).resolve().parent.parent / "include"
-    edges = [("cxx", "cuda/binding.cpp", "binding.o", f"{_binding_flags()} -isystem {toolkit}")]
+    edges = [("cxx", "cuda/binding.cpp", "binding.o", f"{binding_flags()} -isystem {toolkit}")]
     for kernel in _KERNELS:
         flags = f"-std=c++17 -O3 -Xcompiler -fPIC {cuda_arch_flags()}"
         edges.append(("nvcc", f"cuda/{kernel}.cu", f"{kernel}.o", flags))

@@ -28,8 +28,8 @@ def window_table(
 def neighbours(x: torch.Tensor, kernel: tuple[int, int], dilation: tuple[int, int]) -> torch.Tensor:
     """[N, H, W, heads, D] -> [N, H, W, heads, Ky*Kx, D]: what the window of each position holds."""
     n, height, width, heads, channels = x.shape
-    rows = torch.tensor(window_table(height, kernel[0], dilation[0])[0], device=x.device)
-    cols = torch.tensor(window_table(width, kernel[1], dilation[1])[0], device=x.device)
+    rows = torch.tensor(window_table(int(height), kernel[0], dilation[0])[0], device=x.device)
+    cols = torch.tensor(window_table(int(width), kernel[1], dilation[1])[0], device=x.device)
     gathered = x[:, rows][:, :, :, cols]  # [N, H, Ky, W, Kx, heads, D]
     return gathered.permute(0, 1, 3, 5, 2, 4, 6).reshape(n, height, width, heads, kernel[0] * kernel[1], channels)
 
@@ -37,8 +37,8 @@ def neighbours(x: torch.Tensor, kernel: tuple[int, int], dilation: tuple[int, in
 def spread(weights: torch.Tensor, x: torch.Tensor, kernel: tuple[int, int], dilation: tuple[int, int]) -> torch.Tensor:
     """The transpose of the weighted sum: key j receives sum_i weights[i, j] x_i from the queries i that see it."""
     n, height, width, heads, channels = x.shape
-    rows = torch.tensor(window_table(height, kernel[0], dilation[0])[0], device=x.device)
-    cols = torch.tensor(window_table(width, kernel[1], dilation[1])[0], device=x.device)
+    rows = torch.tensor(window_table(int(height), kernel[0], dilation[0])[0], device=x.device)
+    cols = torch.tensor(window_table(int(width), kernel[1], dilation[1])[0], device=x.device)
     pairs = (weights[..., None] * x[..., None, :]).unflatten(4, kernel)  # [N, H, W, heads, Ky, Kx, D]
     along_x = pairs.permute(0, 1, 4, 2, 5, 3, 6).flatten(3, 4)  # [N, H, Ky, W*Kx, heads, D]
     summed = x.new_zeros([n, height, kernel[0], width, heads, channels]).index_add(3, cols.flatten(), along_x)
@@ -49,8 +49,8 @@ def _bias_picks(
     like: torch.Tensor, height: int, width: int, kernel: tuple[int, int], dilation: tuple[int, int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One-hot [H, Ky, 2Ky-1] and [W, Kx, 2Kx-1]: which table row and column each pair reads."""
-    rows = torch.tensor(window_table(height, kernel[0], dilation[0])[1], device=like.device)
-    cols = torch.tensor(window_table(width, kernel[1], dilation[1])[1], device=like.device)
+    rows = torch.tensor(window_table(int(height), kernel[0], dilation[0])[1], device=like.device)
+    cols = torch.tensor(window_table(int(width), kernel[1], dilation[1])[1], device=like.device)
     pick_row = torch.nn.functional.one_hot(rows, 2 * kernel[0] - 1).to(like.dtype)
     return pick_row, torch.nn.functional.one_hot(cols, 2 * kernel[1] - 1).to(like.dtype)
 

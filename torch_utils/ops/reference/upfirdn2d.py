@@ -43,7 +43,8 @@ def _pass(
     padded = F.pad(x, [left, right, top, bottom])
 
     def phase_sum(row: list[tuple[int, int]], col: list[tuple[int, int]]) -> torch.Tensor:
-        total = x.new_zeros([x.shape[0], x.shape[1], count_y, count_x])
+        # An empty sum of x, not a constant: a phase that meets no tap still belongs to the graph.
+        total = x[..., :0].sum().expand([x.shape[0], x.shape[1], count_y, count_x])
         for tap_y, y0 in row:
             for tap_x, x0 in col:
                 rows_of_tap = padded[:, :, y0 + top : y0 + top + (count_y - 1) * stride_y + 1 : stride_y]

@@ -14,6 +14,7 @@ namespace gpu {
 namespace {
 
 constexpr int kBlock = 128;
+constexpr int kBlocksPerMultiprocessor = 4;  // of 65536 registers: up to 128 for each thread, and no spills
 
 template <class T>
 constexpr int kPerLane = 16 / sizeof(T);
@@ -87,7 +88,7 @@ int64_t walk_length(const Window& w) {
 }
 
 template <class T, int LANES>
-__global__ void __launch_bounds__(kBlock) forward_teams(const AttentionArgs<T> a) {
+__global__ void __launch_bounds__(kBlock, kBlocksPerMultiprocessor) forward_teams(const AttentionArgs<T> a) {
   typedef typename AttentionArgs<T>::Sum Sum;
   const Window& w = a.window;
   const int channel = threadIdx.x % LANES * kPerLane<T>;
@@ -116,7 +117,7 @@ __global__ void __launch_bounds__(kBlock) forward_teams(const AttentionArgs<T> a
 }
 
 template <class T, int LANES>
-__global__ void __launch_bounds__(kBlock) backward_query_teams(const AttentionArgs<T> a) {
+__global__ void __launch_bounds__(kBlock, kBlocksPerMultiprocessor) backward_query_teams(const AttentionArgs<T> a) {
   typedef typename AttentionArgs<T>::Sum Sum;
   const Window& w = a.window;
   const int channel = threadIdx.x % LANES * kPerLane<T>;
@@ -143,7 +144,7 @@ __global__ void __launch_bounds__(kBlock) backward_query_teams(const AttentionAr
 
 // Gather over the inverse neighbourhood: the queries that see this key.
 template <class T, int LANES>
-__global__ void __launch_bounds__(kBlock) backward_key_teams(const AttentionArgs<T> a) {
+__global__ void __launch_bounds__(kBlock, kBlocksPerMultiprocessor) backward_key_teams(const AttentionArgs<T> a) {
   typedef typename AttentionArgs<T>::Sum Sum;
   const Window& w = a.window;
   const int channel = threadIdx.x % LANES * kPerLane<T>;
@@ -177,7 +178,7 @@ __global__ void __launch_bounds__(kBlock) backward_key_teams(const AttentionArgs
 // The bias gradient of one table entry, one head of one image and one chunk of rows: every thread sums its queries in
 // order, the block sums its threads in a tree.
 template <class T>
-__global__ void __launch_bounds__(kBlock) bias_gradient(const AttentionArgs<T> a) {
+__global__ void __launch_bounds__(kBlock, kBlocksPerMultiprocessor) bias_gradient(const AttentionArgs<T> a) {
   typedef typename AttentionArgs<T>::Sum Sum;
   const Window& w = a.window;
   const int64_t table_cols = 2 * w.kernel_x - 1, table = (2 * w.kernel_y - 1) * table_cols;
@@ -208,7 +209,7 @@ __global__ void __launch_bounds__(kBlock) bias_gradient(const AttentionArgs<T> a
 enum Body { kForward, kBackwardQuery, kBackwardKey };
 
 template <class T, Body body>
-__global__ void __launch_bounds__(kBlock) plain(const AttentionArgs<T> a, int64_t count) {
+__global__ void __launch_bounds__(kBlock, kBlocksPerMultiprocessor) plain(const AttentionArgs<T> a, int64_t count) {
   const int64_t index = blockIdx.x * int64_t(kBlock) + threadIdx.x;
   if (index >= count) return;
   if (body == kForward) forward_body(a, index);
@@ -218,7 +219,7 @@ __global__ void __launch_bounds__(kBlock) plain(const AttentionArgs<T> a, int64_
 
 // One thread per score.
 template <class T>
-__global__ void __launch_bounds__(kBlock) qk_scores(const AttentionArgs<T> a, int64_t count) {
+__global__ void __launch_bounds__(kBlock, kBlocksPerMultiprocessor) qk_scores(const AttentionArgs<T> a, int64_t count) {
   typedef typename AttentionArgs<T>::Sum Sum;
   const int64_t index = blockIdx.x * int64_t(kBlock) + threadIdx.x;
   if (index >= count) return;
@@ -232,7 +233,7 @@ __global__ void __launch_bounds__(kBlock) qk_scores(const AttentionArgs<T> a, in
 
 // One thread per output channel; transposed: over the queries that see the position.
 template <class T, bool transposed>
-__global__ void __launch_bounds__(kBlock) weighted_sums(const AttentionArgs<T> a, int64_t count) {
+__global__ void __launch_bounds__(kBlock, kBlocksPerMultiprocessor) weighted_sums(const AttentionArgs<T> a, int64_t count) {
   typedef typename AttentionArgs<T>::Sum Sum;
   const int64_t index = blockIdx.x * int64_t(kBlock) + threadIdx.x;
   if (index >= count) return;

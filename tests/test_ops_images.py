@@ -1,0 +1,327 @@
+"""bias_act, upfirdn2d and conv2d_resample: compiled kernels against the references, gradients, registration."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from torch_utils import ops
+from torch_utils.ops import build
+from torch_utils.ops.activations import ACTIVATIONS
+from torch_utils.ops.bias_act import bias_act
+from torch_utils.ops.conv2d_resample import conv2d_resample
+from torch_utils.ops.upfirdn2d import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
+
+OPS = torch.ops.styleloom
+needs_kernels = pytest.mark.skipif(not build.ensure("cpu").loaded, reason="no compiled kernels here")
+
+
+def error(got, want):
+    assert got.shape == want.shape
+    got, want = got.detach().double(), want.detach().double()
+    return float((got - want).abs().max() / want.abs().max().clamp(min=1)) if got.numel() else 0
+
+
+def _random(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def _two_orders(implementation, function, leaves):
+    """Output, first and second derivatives."""
+    leaves = [t.detach().clone(memory_format=torch.preserve_format).requires_grad_() for t in leaves]
+    with ops.use(implementation):
+        y = function(*leaves)
+    first = torch.autograd.grad(
+        (y * torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view(y.shape) + y**2).sum(), leaves, create_graph=True
+    )
+    return [y, *first, *torch.autograd.grad(sum((g**2).sum() for g in first), leaves)]
+
+
+# --- bias_act --------------------------------------------------------------------------------------------------------
+
+
+@needs_kernels
+@pytest.mark.parametrize("act", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_bias_act_against_the_reference(act, dtype):
+    tolerance = 1e-12 if dtype == torch.float64 else 2e-6
+    for shape, dim, clamp, gain in [
+        ((2, 3, 5, 7), 1, None, None),
+        ((4, 6), 1, 0.7, 2.0),
+        ((3, 5, 2), -1, 0.4, None),
+        ((6,), 0, None, 0.5),
+    ]:
+        x, b = _random(*shape, dtype=dtype) * 2, _random(shape[dim], seed=1, dtype=dtype)
+
+        def apply(x, b, dim=dim, gain=gain, clamp=clamp):
+            return bias_act(x, b, dim, act, gain=gain, clamp=clamp)
+
+        expected = _two_orders("ref", apply, [x.double(), b.double()])
+        for got, want in zip(_two_orders("compiled", apply, [x, b]), expected):
+            assert got.dtype == dtype
+            assert error(got, want) < tolerance, (act, shape)
+
+
+@pytest.mark.parametrize("implementation", ["ref", "auto"])
+@pytest.mark.parametrize("act", ACTIVATIONS)
+def test_bias_act_gradcheck(act, implementation):
+    x, b = _random(2, 3, 4).requires_grad_(), _random(3, seed=1).requires_grad_()
+
+    def apply(x, b):
+        with ops.use(implementation):
+            return bias_act(x, b, act=act, clamp=1.3)
+
+    torch.autograd.gradcheck(apply, (x, b))
+    torch.autograd.gradgradcheck(apply, (x, b))
+
+
+@needs_kernels
+def test_bias_act_memory_layouts():
+    x, b = _random(3, 8, 5, 6), _random(8, seed=1)
+    views = [x.to(memory_format=torch.channels_last), x.transpose(2, 3), x[:, :, ::2, 1:], x[:0], x[:1, :, :1, :1]]
+    for view in views:
+        with ops.use("ref"):
+            want = bias_act(view, b, act="swish", clamp=1.0)
+        got = bias_act(view, b, act="swish", clamp=1.0)
+        assert error(got, want) < 1e-12
+        if view.is_contiguous(memory_format=torch.channels_last):
+            assert got.is_contiguous(memory_format=torch.channels_last)
+
+
+@needs_kernels
+def test_bias_act_gradient_in_another_layout_than_the_output():
+    grads = []
+    for implementation in ("ref", "compiled"):
+        leaf = _random(3, 8, 5, 6).to(memory_format=torch.channels_last).requires_grad_()
+        with ops.use(implementation):
+            y = bias_act(leaf, _random(8, seed=1), act="lrelu")
+        grads.append(torch.autograd.grad(y, leaf, _random(3, 8, 5, 6, seed=2))[0])
+    assert error(grads[1], grads[0]) < 1e-12
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_bias_act_sixteen_bits(dtype):
+    x, b = _random(2, 3, 9).to(dtype), _random(3, seed=1).to(dtype)
+    y = bias_act(x, b, act="tanh")
+    with ops.use("ref"):
+        want = bias_act(x.double(), b.double(), act="tanh")
+    assert y.dtype == dtype
+    assert error(y, want) < torch.finfo(dtype).eps
+
+
+def test_bias_act_saves_no_second_copy():
+    """The output serves for the backward pass of (leaky) ReLU, so the input may be freed."""
+    y = bias_act(_random(2, 3).requires_grad_(), act="lrelu", clamp=1.0)
+    assert y.grad_fn is not None
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.data_ptr()) or t, lambda t: t):
+        x = _random(2, 3).requires_grad_()
+        y = bias_act(x, act="lrelu", clamp=1.0)
+    assert saved == [y.data_ptr()]
+
+
+def test_third_derivative_of_bias_act_is_refused_by_name():
+    x = _random(4).requires_grad_()
+    (first,) = torch.autograd.grad(bias_act(x, act="tanh").sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), x, create_graph=True)
+    with pytest.raises(NotImplementedError, match="third derivative of tanh"):
+        torch.autograd.grad(second.sum(), x)
+
+
+def test_bias_act_refuses_what_it_cannot_do():
+    x = torch.zeros(2, 3)
+    with pytest.raises(ValueError, match="unknown activation 'gelu'"):
+        bias_act(x, act="gelu")
+    with pytest.raises(ValueError, match="doesn't fit"):
+        bias_act(x, torch.zeros(4))
+    with pytest.raises(ValueError, match="negative"):
+        bias_act(x, clamp=-1)
+
+
+# --- upfirdn2d -------------------------------------------------------------------------------------------------------
+
+
+def _zero_insertion(x, f, up, down, pad, flip, gain):
+    """upfirdn2d by the book, in float64: insert zeros, pad or crop, convolve, decimate."""
+    n, c, h, w = x.shape
+    big = x.new_zeros(n, c, h * up[1], w * up[0])
+    big[:, :, :: up[1], :: up[0]] = x
+    big = F.pad(big, list(pad))
+    f = f if f.ndim == 2 else f.outer(f)
+    f = (f if flip else f.flip([0, 1])).to(x.dtype) * gain
+    return F.conv2d(big.flatten(0, 1)[:, None], f[None, None]).unflatten(0, (n, c))[:, :, 0, :: down[1], :: down[0]]
+
+
+FILTERS = {
+    "1331": setup_filter([1, 3, 3, 1]),
+    "one": setup_filter(None),
+    "odd": torch.arange(15.0).view(3, 5),
+    "long": setup_filter(list(range(1, 13))),
+}
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", FILTERS)
+def test_upfirdn2d_against_the_definition(name):
+    f = FILTERS[name]
+    x = _random(2, 3, 9, 21)
+    rates = [(1, 1), (2, 2), (3, 1), (1, 4)]
+    for up, down, pad, flip in itertools.product(rates, rates, [(6, 5, 6, 5), (11, 0, -1, 14)], [False, True]):
+        want = _zero_insertion(x, f, up, down, pad, flip, 1.5)
+        for implementation in ("ref", "compiled"):
+            with ops.use(implementation):
+                assert error(upfirdn2d(x, f, up, down, pad, flip, 1.5), want) < 1e-6, (implementation, up, down, pad)
+
+
+@needs_kernels
+@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_upfirdn2d_fuzz(data):
+    def draw(low, high):
+        return data.draw(st.integers(low, high))
+
+    f = _random(draw(1, 6), draw(1, 6), seed=draw(0, 9)) if draw(0, 1) else _random(draw(1, 14))
+    x = _random(draw(0, 2), draw(1, 3), draw(1, 20), draw(1, 40), seed=draw(0, 9))
+    options = {
+        "up": (draw(1, 4), draw(1, 4)),
+        "down": (draw(1, 5), draw(1, 5)),
+        "padding": [draw(-3, 14) for _ in range(4)],
+        "flip_filter": bool(draw(0, 1)),
+    }
+    try:
+        y = upfirdn2d(x, f, **options)
+    except ValueError:
+        return  # smaller than the filter
+    expected = _two_orders("ref", lambda x: upfirdn2d(x, f, **options), [x])
+    assert error(y, expected[0]) < 1e-11
+    for got, want in zip(_two_orders("compiled", lambda x: upfirdn2d(x, f, **options), [x]), expected):
+        assert error(got, want) < 1e-11
+
+
+@pytest.mark.parametrize("implementation", ["ref", "auto"])
+def test_upfirdn2d_gradcheck(implementation):
+    x, f = _random(1, 2, 5, 6).requires_grad_(), _random(3, 4, seed=1)
+
+    def apply(x):
+        with ops.use(implementation):
+            return upfirdn2d(x, f, (2, 3), (3, 2), [2, -1, 3, 4], gain=2.0)
+
+    torch.autograd.gradcheck(apply, x)
+    torch.autograd.gradgradcheck(apply, x)
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_sizes_of_the_resamplers(name):
+    f, x = FILTERS[name], _random(1, 2, 8, 10)
+    assert filter2d(x, f).shape == (1, 2, 8, 10)
+    assert upsample2d(x, f).shape == (1, 2, 16, 20)
+    assert upsample2d(x, f, up=(3, 1)).shape == (1, 2, 8, 30)
+    assert downsample2d(x, f).shape == (1, 2, 4, 5)
+
+
+def test_resamplers_keep_a_constant():
+    x = torch.ones(1, 1, 12, 12)
+    f = setup_filter([1, 3, 3, 1])
+    for y in (filter2d(x, f), upsample2d(x, f), downsample2d(x, f)):
+        assert torch.allclose(y[..., 2:-2, 2:-2], torch.ones(()))
+
+
+def test_upfirdn2d_layouts_dtypes_and_filter_gradient():
+    x, f = _random(2, 4, 8, 8, dtype=torch.float32), setup_filter([1, 3, 3, 1])
+    want = upsample2d(x, f)
+    assert error(upsample2d(x.to(memory_format=torch.channels_last), f), want) == 0
+    assert error(upsample2d(x.transpose(2, 3), f), upsample2d(x.transpose(2, 3).contiguous(), f)) == 0
+    half = upsample2d(x.bfloat16(), f)
+    assert half.dtype == torch.bfloat16
+    assert error(half, want) < 0.01
+    f.requires_grad_()
+    (grad,) = torch.autograd.grad(upsample2d(x, f).sum(), f)
+    assert grad.abs().min() > 0
+
+
+def test_upfirdn2d_refuses_what_it_cannot_do():
+    with pytest.raises(ValueError, match="N, C, H, W"):
+        upfirdn2d(torch.zeros(3, 4), None)
+    with pytest.raises(ValueError, match="smaller than the filter"):
+        upfirdn2d(torch.zeros(1, 1, 2, 2), setup_filter([1, 3, 3, 1]))
+    with pytest.raises(ValueError, match="up must be at least 1"):
+        upfirdn2d(torch.zeros(1, 1, 2, 2), None, up=0)
+    with pytest.raises(ValueError, match="one or two axes"):
+        setup_filter([])
+
+
+# --- conv2d_resample -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2), (2, 2), (3, 1)])
+@pytest.mark.parametrize("flip_weight", [True, False])
+def test_conv2d_resample_is_upsample_convolve_downsample(kernel, up, down, flip_weight):
+    x, w, f = _random(2, 4, 8, 7), _random(6, 2, kernel, kernel, seed=1), setup_filter([1, 2, 3, 1])
+    pad = [kernel // 2, kernel // 2, kernel // 2 + 1, kernel // 2]
+    y = conv2d_resample(x, w, f, up, down, pad, groups=2, flip_weight=flip_weight)
+    reach = [0, 0, 0, 0]
+    if up > 1:
+        reach = [r + s for r, s in zip(reach, [(4 + up - 1) // 2, (4 - up) // 2] * 2)]
+    if down > 1:
+        reach = [r + s for r, s in zip(reach, [(4 - down + 1) // 2, (4 - down) // 2] * 2)]
+    big = _zero_insertion(
+        x, f if up > 1 else setup_filter(None), (up, up), (1, 1), [p + r for p, r in zip(pad, reach)], False, up**2
+    )
+    want = F.conv2d(big, w if flip_weight else w.flip([2, 3]), groups=2)
+    if down > 1:
+        want = _zero_insertion(want, f, (1, 1), (down, down), (0, 0, 0, 0), False, 1.0)
+    assert error(y, want) < 1e-6
+
+
+# --- registration and reproducibility --------------------------------------------------------------------------------
+
+
+def test_opcheck():
+    x, b = torch.randn(2, 3, 4, 5).requires_grad_(), torch.randn(3).requires_grad_()
+    g, g2 = torch.randn(2, 3, 4, 5).requires_grad_(), torch.randn(2, 3, 4, 5).requires_grad_()
+    for act in (2, 3):
+        options = (1, act, 0.2, 1.5, 0.9)
+        torch.library.opcheck(OPS.bias_act.default, (x, b, *options))
+        torch.library.opcheck(OPS.bias_act_grad.default, (g, None, x, b, *options, False))
+    torch.library.opcheck(OPS.bias_act_grad.default, (g, g2, x.detach(), None, 1, 3, 0.0, 1.0, None, False))
+    args = (x, torch.randn(4, 4), [2, 1], [1, 2], [2, 1, 2, 1], False, 4.0)
+    torch.library.opcheck(OPS.upfirdn2d.default, args)
+
+
+@needs_kernels
+def test_bitwise_reproducible_whatever_the_threads():
+    x, b, f = _random(8, 16, 33, 35, dtype=torch.float32), _random(16, dtype=torch.float32), setup_filter([1, 3, 3, 1])
+    threads = torch.get_num_threads()
+    try:
+        runs = []
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            runs.append([bias_act(x, b, act="swish"), upsample2d(x, f), downsample2d(x, f)])
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for a, b in zip(*runs))
+
+
+def test_compiled_penalty_matches_eager():
+    """torch.compile of a whole gradient penalty, written with torch.func.grad."""
+    f, b = setup_filter([1, 3, 3, 1]), torch.randn(3)
+    build.ensure("cpu")
+
+    def score(x):
+        return bias_act(downsample2d(x, f), b, act="lrelu", clamp=3.0).square().sum()
+
+    def penalty(x):
+        return torch.func.grad(score)(x).square().sum()
+
+    x = torch.randn(1, 3, 8, 8)
+    want = torch.func.grad(penalty)(x)
+    got = torch.compile(torch.func.grad(penalty), backend="aot_eager")(x)
+    assert error(got, want) < 1e-5
+    leaf = x.clone().requires_grad_()
+    (first,) = torch.autograd.grad(score(leaf), leaf, create_graph=True)
+    assert error(torch.autograd.grad(first.square().sum(), leaf)[0], want) < 1e-5
