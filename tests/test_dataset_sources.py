@@ -89,6 +89,28 @@ def test_a_cifar_pickle_that_wants_to_run_something_is_refused_by_name(tmp_path)
     assert not marker.exists()
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"cnumpy.core.multiarray\n_reconstruct\n)R.",
+        b"}(U\x04datacnumpy.core.multiarray\n_reconstruct\n)Ru.",
+        b"}(U\x04datacnumpy.core.multiarray\n_reconstruct\n)RK\x05bu.",
+        b"(lp0\n.",
+        b"",
+        b"}(U\x04dataK\x01U\x06labelsK\x01u.",
+        pickle.dumps({"data": np.zeros((2, 3072), np.float32), "labels": [0, 1], "label_names": []}, 2),
+        pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0], "label_names": []}, 2),
+        pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [-1], "label_names": []}, 2),
+    ],
+)
+def test_a_wrong_cifar_pickle_is_one_line(tmp_path, content):
+    with tarfile.open(tmp_path / "c.tar.gz", "w:gz") as tar:
+        for name in ("batches.meta", "data_batch_1"):
+            add_file(tar, f"cifar-10-batches-py/{name}", content)
+    with pytest.raises(UserError, match="is not the cifar-10-batches-py data set"):
+        run(tmp_path / "c.tar.gz", tmp_path / "c.zip")
+
+
 def test_stl10_columns_become_rows_and_labels_start_at_0(tmp_path):
     parts = {"test": pictures(2, 96, 96, seed=1), "train": pictures(3, 96, 96, seed=2),
              "unlabeled": pictures(4, 96, 96, seed=3)}  # fmt: skip

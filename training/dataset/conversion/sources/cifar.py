@@ -91,16 +91,11 @@ class Cifar:
     def _load(self, data: bytes, name: str) -> dict[str, Any]:
         try:
             content = _PlainUnpickler(BytesIO(data), encoding="bytes").load()
+            return {_text(key): _plain(value) for key, value in content.items()}
         except UserError as e:
             raise self._wrong(f"{name}: {e}") from e
         except Exception as e:  # a damaged pickle can raise nearly every kind of exception
             raise self._wrong(f"{name} is damaged: {type(e).__name__} {one_line(e)}") from e
-        if not isinstance(content, dict):
-            raise self._wrong(f"{name} holds no table")
-        return {
-            _text(key): value.to_numpy() if isinstance(value, _PickledArray) else value
-            for key, value in content.items()
-        }
 
     @contextlib.contextmanager
     def _files(self) -> Iterator[Callable[[str], bytes]]:
@@ -212,6 +207,10 @@ class _PlainUnpickler(pickle.Unpickler):
             return self._ALLOWED[module, name]
         except KeyError:
             raise UserError(f"refusing to load {module}.{name} from a pickle") from None
+
+
+def _plain(value: Any) -> Any:
+    return value.to_numpy() if isinstance(value, _PickledArray) else value
 
 
 def _text(value: Any) -> str:
