@@ -70,7 +70,7 @@ def compute_metrics(
     Args:
         names: metric names (metrics/names.py); all share one pass of generated and one of real images.
         G: the generator (called as G(z, c); on `device`), or None if `images` is given.
-        dataset: the whole real data set, not mirrored (an ImageSet: len, load, image_shape, content_hash, name).
+        dataset: the whole real data set, not mirrored (an ImageSet, see metrics/sources.py).
         images: a set of generated images to measure instead of a generator's (an ImageSet).
         device: where G and the detectors run.
         batch: images a detector gets at once; results don't depend on it beyond rounding.
@@ -85,7 +85,7 @@ def compute_metrics(
 
     With torch.distributed initialised, all ranks call this and share the work; all get the same results. Training's
     random state and G's mode stay as they are. Raises UserError for bad names, missing detectors, too few images,
-    non-finite images or features, and networks whose channels differ from the data set's.
+    non-finite images or features, and networks whose channels or labels differ from the data set's.
     """
     metrics = parse_names(list(names))
     settings = Settings(
@@ -132,6 +132,11 @@ def _check(metrics: list[Metric], G: Any, dataset: ImageSet | None, images: Imag
     if made != real:
         subject = "the network makes" if G is not None else f"{images.name} has"  # type: ignore[union-attr]
         raise UserError(f"{subject} images of {made} channels, the data set {dataset.name} has {real}")
+    if G is not None and G.c_dim not in (0, dataset.label_dim):
+        raise UserError(
+            f"the network is conditional with labels of length {G.c_dim}, the labels of {dataset.name} have length "
+            f"{dataset.label_dim}; measure it on the data set it was trained on"
+        )
     for metric in metrics:
         if metric.family == "ppl":
             if G is None:

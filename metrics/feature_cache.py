@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from pathlib import Path
@@ -16,6 +17,7 @@ from metrics.features import Collected
 from metrics.formulas.frechet import Moments
 
 _FORMAT = 1
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +56,13 @@ class FeatureCache:
             return None
 
     def save(self, key: FeatureKey, value: Collected) -> None:
-        """Stores features; readers see the whole file or none."""
+        """Stores features; readers see the whole file or none. A folder that can't be written costs time, no result."""
+        try:
+            self._write(key, value)
+        except OSError as e:
+            _log.warning("features of the data set are not cached: %s", e)
+
+    def _write(self, key: FeatureKey, value: Collected) -> None:
         if isinstance(value, Moments):
             tensors = {"count": torch.tensor(value.count), "mean": value.mean, "cov": value.cov}
         else:

@@ -25,6 +25,10 @@ class ImageSet(Protocol):
     def image_shape(self) -> tuple[int, int, int]:
         """(channels, height, width)."""
 
+    @property
+    def label_dim(self) -> int:
+        """Length of a label; 0 without labels."""
+
     def __len__(self) -> int: ...
 
     def load(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -19,7 +19,7 @@ class ToyImages:
         low = torch.from_numpy(rng.rand(count, channels, 3, 3))
         images = nn.functional.interpolate(low, (size, size), mode="bilinear", align_corners=True)
         self.images = (images * 255).to(torch.uint8)
-        self.classes = classes
+        self.classes = self.label_dim = classes
         self.name = name
         self.loads = 0
 

@@ -297,6 +297,12 @@ def test_a_damaged_cache_file_is_made_again():
     assert dataset.loads == 2000
 
 
+def test_a_cache_that_cannot_be_written_costs_no_result(caplog):
+    cache.cache_root().write_text("a file where the folder should be")
+    assert values(compute_metrics(["fid1k_toy"], ToyGenerator(), ToyImages()))
+    assert "not cached" in caplog.text
+
+
 def test_other_weights_are_other_features(tmp_path):
     G, dataset = ToyGenerator(), ToyImages()
     compute_metrics(["fid1k_toy"], G, dataset)
@@ -351,6 +357,7 @@ class DivergedGenerator(ToyGenerator):
         (["kid1k_toy"], {"dataset": ToyImages(1)}, "needs at least 2 real images, toys has 1"),
         (["cov1k_toy"], {"dataset": ToyImages(5)}, "needs at least 6 real images, toys has 5"),
         (["kid1k_toy"], {"dataset": ToyImages(channels=1)}, "the network makes images of 3 channels, .* toys has 1"),
+        (["kid1k_toy"], {"G": ToyGenerator(c_dim=4)}, "labels of length 4, the labels of toys have length 0"),
         (["kid1k_toy"], {"dataset": None}, "need a data set"),
         (["kid1k_toy"], {"images": ToyImages()}, "give one of them"),
         (["kid1k_toy"], {"G": None}, "give one of them"),
