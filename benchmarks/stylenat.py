@@ -67,7 +67,8 @@ def generator(runs: int) -> None:
     ours, theirs = forms["auto"], forms["ref"]
     click.echo(f"time: {theirs['seconds'] / ours['seconds']:.1f}x faster (goal 5x)")
     click.echo(f"memory above the weights: {ours['above_weights'] / theirs['above_weights']:.2f} of it (goal 0.33)")
-    click.echo(f"largest difference of the images: {abs(ours['checksum'] - theirs['checksum']):.1e} (mean of squares)")
+    difference = max(abs(a - b) for a, b in zip(ours["pixels"], theirs["pixels"]))
+    click.echo(f"largest difference of a pixel: {difference:.1e}")
 
 
 @main.command()
@@ -112,9 +113,9 @@ def in_a_process(*arguments: str) -> dict:
 @click.argument("form")
 @click.argument("runs", type=int)
 def run_generator(form: str, runs: int) -> None:
+    torch.manual_seed(0)
     G = networks.build(StyleNATConfig(img_resolution=(SIDE, SIDE))).eval().requires_grad_(False)
     weights = sum(p.numel() * p.element_size() for p in G.parameters()) / MIB
-    torch.manual_seed(0)
     z = torch.randn(1, 512)
     before, times = resident("VmRSS"), []
     with ops.use(form), torch.no_grad():
@@ -128,7 +129,7 @@ def run_generator(form: str, runs: int) -> None:
                 "seconds": sorted(times[1:])[runs // 2],
                 "above_weights": resident("VmHWM") - before,
                 "weights": weights,
-                "checksum": image.square().mean().item(),
+                "pixels": image.flatten()[::97].tolist(),
             }
         )
     )
