@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := out/demo
+JOBS ?= 2
 
 .PHONY: setup demo test lint soak sanitize clean
 setup: $(STAMP)
@@ -19,7 +20,7 @@ demo: setup
 	$(BIN)/python -m benchmarks.demo --outdir $(DEMO)
 
 test: setup
-	$(BIN)/python -m pytest -m 'not soak'
+	$(BIN)/python -m pytest -m 'not soak' -n $(JOBS) --dist loadfile
 
 lint: setup
 	$(BIN)/ruff format --check .

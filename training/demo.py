@@ -1,0 +1,109 @@
+"""What `make demo` shows of a finished run: how the pictures grew, what they lie next to, and the figures.
+
+`python -m training.demo --run=training-runs/00000-...` works on any run.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from PIL import Image
+
+from dnnlib.cli import PATH, Command
+from dnnlib.config import from_dict
+from dnnlib.errors import UserError
+from metrics import MetricResult, compute_metrics
+from metrics.baselines import BASELINES, PCAGaussian
+from training import networks
+from training.config import DataConfig
+from training.dataset import ImageDataset, open_dataset
+from training.networks.generator import Generator
+from training.pictures import enlarged, labelled_sheet, to_pil, write_picture
+from training.sampling import class_label, image_of_seed
+
+DETECTORS = ("lite0", "mobilenetv2")  # both come with the set-up
+BASELINE = "pca64"
+SCALE = 3  # small pictures are enlarged for the eye
+COLUMNS = 16
+
+
+@click.command(cls=Command)
+@click.option("--run", "run_dir", type=PATH, required=True, help="A finished run's folder")
+@click.option("--images", type=click.IntRange(min=1), default=2, show_default=True, help="Thousands to measure with")
+def main(run_dir: str, images: int) -> None:
+    """Draw and measure what a run has come to."""
+    run = Path(run_dir)
+    snapshots = sorted(run.glob("network-snapshot-*.pkl"))
+    if not snapshots:
+        raise UserError(f"{run_dir} holds no network-snapshot-*.pkl; give --run the folder of a finished run")
+    G = networks.load(snapshots[-1], names=["G_ema"])["G_ema"]
+    dataset = _data_of(run)
+    write_picture(timeline(run, dataset.image_shape), run / "timeline.png")
+    write_picture(neighbours(G, dataset), run / "neighbours.png")
+    click.echo(verdict(G, dataset, images))
+    for name, what in (
+        ("timeline.png", "the same latents while training went on"),
+        ("neighbours.png", "samples, each above the training picture that is nearest to it"),
+        ("report.html", "curves, settings, pictures of the run"),
+    ):
+        if (run / name).exists():
+            click.echo(f"{run / name}: {what}")
+
+
+def _data_of(run: Path) -> ImageDataset:
+    data = from_dict(DataConfig, json.loads((run / "training_options.json").read_text())["data"])
+    return open_dataset(data.path, data.use_labels, data.max_size)
+
+
+def timeline(run: Path, shape: tuple[int, int, int]) -> Image.Image:
+    """One row per picture grid of the run: its first images, labelled with the thousands of images seen."""
+    _, height, width = shape
+    grids = sorted(run.glob("fakes*.png"), key=lambda p: (p.stem != "fakes_init", p.stem))
+    rows, labels = [], []
+    for path in grids:
+        sheet = Image.open(path)
+        count = min(sheet.width // width, COLUMNS)
+        cells = [sheet.crop((i * width, 0, (i + 1) * width, height)) for i in range(count)]
+        rows.append([enlarged(cell, SCALE) for cell in cells])
+        labels.append("start" if path.stem == "fakes_init" else f"{int(path.stem[5:])} kimg")
+    return labelled_sheet(rows, row_labels=labels)
+
+
+def neighbours(G: Generator, dataset: ImageDataset, rows: int = 3) -> Image.Image:
+    """Samples of seeds 0, 1, ..., and under each the training picture at the smallest distance in pixels."""
+    reals, _ = dataset.load(range(len(dataset)))
+    flat = reals.flatten(1).float()
+    c = class_label(G, 0 if G.c_dim else None)
+    cells: list[list[Image.Image]] = []
+    for row in range(rows):
+        samples = torch.stack([image_of_seed(G, row * COLUMNS + i, c) for i in range(COLUMNS)])
+        nearest = torch.cdist(samples.flatten(1).float(), flat).argmin(1)
+        for images in (samples, reals[nearest]):
+            cells.append([enlarged(to_pil(image), SCALE) for image in images])
+    return labelled_sheet(cells, row_labels=["sample", "nearest"] * rows)
+
+
+def verdict(G: Generator, dataset: ImageDataset, thousands: int) -> str:
+    """KID and coverage of the network and of a Gaussian fitted to the pixels, by two detectors, as a table."""
+    names = [f"{metric}{thousands}k_{detector}" for detector in DETECTORS for metric in ("kid", "cov")]
+    columns: dict[str, dict[str, float]] = {}
+    for title, generator in (("this network", G), ("PCA-Gaussian", PCAGaussian(dataset, BASELINES[BASELINE]))):
+        columns[title] = _values(compute_metrics(names, generator, dataset))
+    lines = [f"{'':34s}" + "".join(f"{title:>16s}" for title in columns)]
+    for key in columns["this network"]:
+        lines.append(f"{key:34s}" + "".join(f"{values[key]:16.4f}" for values in columns.values()))
+    return "\n".join(lines)
+
+
+def _values(results: list[MetricResult]) -> dict[str, float]:
+    merged: dict[str, Any] = {}
+    for result in results:
+        merged |= result.results
+    return {name: float(np.asarray(value)) for name, value in merged.items()}
+
+
+if __name__ == "__main__":
+    main()
