@@ -305,7 +305,7 @@ def demo_nat(resolution: int, gpus: int) -> TrainingConfig:
             w_dim=128,
             mapping_layers=2,
             channels=[128, 96, 64, 32],
-            kernels=[[3], [5], [5], [5]],
+            kernels=[[3], [5], [5], [3]],
             min_heads=2,
             mlp_ratio=2,
         ),
