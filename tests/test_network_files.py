@@ -83,6 +83,30 @@ def test_plain_pickle_load_gives_modules(tmp_path):
     assert data["training_set_kwargs"] == {"path": "a.zip"}
 
 
+def test_tensors_are_aligned_and_not_copied(tmp_path):
+    networks.save(tmp_path / "x.pkl", small_networks())
+    content = files.read(tmp_path / "x.pkl")
+    for record in content.networks.values():
+        assert all(t.data_ptr() % 64 == 0 for t in record.tensors.values())
+    size = (tmp_path / "x.pkl").stat().st_size
+    content.networks["G"].tensors["mapping.fc0.weight"].zero_()  # copied on write
+    assert (tmp_path / "x.pkl").stat().st_size == size
+    assert files.read(tmp_path / "x.pkl").networks["G"].tensors["mapping.fc0.weight"].abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["own.pkl", "own.safetensors", *official_files.FILES])
+def test_networks_with_equal_tensors_share_no_memory(name, tmp_path):
+    if name.startswith("own"):
+        G = small_networks()["G"]
+        networks.save(tmp_path / name, {"G": G, "G_ema": G})
+        loaded = networks.load(tmp_path / name)
+    else:
+        loaded = networks.load(official_files.unpack(name, tmp_path))
+    assert same_tensors(loaded["G"], loaded["G_ema"])
+    places = [t.untyped_storage().data_ptr() for k in ("G", "G_ema") for t in loaded[k].state_dict().values()]
+    assert len(set(places)) == len(places)
+
+
 def test_loading_leaves_the_random_stream_alone(tmp_path):
     networks.save(tmp_path / "x.pkl", small_networks())
     torch.manual_seed(1)
@@ -219,7 +243,7 @@ def test_digest_covers_the_tensors(tmp_path):
 def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "x.bin"
     path.write_bytes(b"old")
-    monkeypatch.setattr(pickle, "dump", lambda data, file, protocol: file.write(b"half of the new") / 0)
+    monkeypatch.setattr(persistence.PickleWriter, "finish", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         files.write(path, NetworkFile({}))
     assert path.read_bytes() == b"old"

@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import pickle
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +20,7 @@ import safetensors.torch
 import torch
 
 from dnnlib.errors import UserError
+from torch_utils.pickle_writer import PickleWriter
 from torch_utils.safe_pickle import DAMAGE, DamagedFile
 from torch_utils.torch_files import DTYPES, tensor_from_bytes, tensor_to_bytes
 
@@ -115,38 +115,40 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-class _PickledRecord:
-    """Pickles as a call of `builder(kind, config, tensors)`, so that plain `pickle.load` gives what builder returns."""
-
-    def __init__(self, builder: Callable, record: NetworkRecord, tensor_bytes: dict[str, bytes]) -> None:
-        tensors = {
-            name: (_DTYPE_NAMES[t.dtype], list(t.shape), tensor_bytes[name]) for name, t in record.tensors.items()
-        }
-        self.call = builder, (record.kind, record.config, tensors)
-
-    def __reduce__(self) -> tuple:
-        return self.call
-
-
 def write_pickle(path: str | os.PathLike[str], content: NetworkFile, builder: Callable) -> None:
     """Writes the pickle form. `builder` is the importable function that plain `pickle.load` will call per network."""
     digests = content.tensor_digests()
-    stored: dict[bytes, bytes] = {}  # pickle writes an object once however often it occurs: equal tensors share
-    data: dict[str, Any] = {"format_version": FORMAT_VERSION} | dict.fromkeys(NETWORKS)
-    for name in NETWORKS:
-        record = content.networks.get(name)
-        if record is not None:
-            tensor_bytes = {
-                key: stored.setdefault(digests[name, key], bytes(tensor_to_bytes(tensor)))
-                for key, tensor in record.tensors.items()
-            }
-            data[name] = _PickledRecord(builder, record, tensor_bytes)
-    data["training_set_kwargs"] = content.training_set_kwargs
-    data["training_config"] = content.training_config
-    data["provenance"] = content.provenance
-    data["sha256"] = content.sha256(digests)
+    rest = {
+        "training_set_kwargs": content.training_set_kwargs,
+        "training_config": content.training_config,
+        "provenance": content.provenance,
+        "sha256": content.sha256(digests),
+    }
     with atomic_file(path) as file:
-        pickle.dump(data, file, protocol=5)
+        writer = PickleWriter(file)
+        writer.begin_dict()
+        writer.plain("format_version", FORMAT_VERSION)
+        for name in NETWORKS:
+            record = content.networks.get(name)
+            writer.plain(name)
+            if record is None:
+                writer.plain(None)
+            else:
+                writer.begin_call(builder)
+                writer.plain(record.kind, record.config)
+                writer.begin_dict()
+                for key, tensor in record.tensors.items():
+                    writer.plain(key)
+                    writer.begin_tuple()
+                    writer.plain(_DTYPE_NAMES[tensor.dtype], list(tensor.shape))
+                    writer.buffer(tensor_to_bytes(tensor), identity=digests[name, key])
+                    writer.end_tuple()
+                writer.end_dict()
+                writer.end_call()
+        for key, value in rest.items():
+            writer.plain(key, value)
+        writer.end_dict()
+        writer.finish()
 
 
 def write_safetensors(path: str | os.PathLike[str], content: NetworkFile) -> None:

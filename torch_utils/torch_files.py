@@ -49,16 +49,23 @@ class Storage:
 
 
 def tensor_from_bytes(data: Any, dtype: torch.dtype, shape: list[int]) -> torch.Tensor:
-    """Little-endian bytes -> a new tensor of `shape`. Raises ValueError if the count of bytes does not fit."""
-    raw = np.frombuffer(data, dtype=np.uint8)
-    if any(type(side) is not int or side < 0 for side in shape) or _product(shape) * dtype.itemsize != len(raw):
-        raise ValueError(f"{len(raw)} bytes do not make a tensor of shape {tuple(shape)}")
-    if dtype == torch.bool and len(raw) and raw.max() > 1:
+    """Little-endian bytes -> tensor of `shape`. It shares the memory of `data` where that is writable and aligned.
+
+    Raises ValueError if the count of bytes does not fit.
+    """
+    view = memoryview(data).cast("B")
+    if any(type(side) is not int or side < 0 for side in shape) or _product(shape) * dtype.itemsize != len(view):
+        raise ValueError(f"{len(view)} bytes do not make a tensor of shape {tuple(shape)}")
+    if len(view) == 0:
+        return torch.empty(shape, dtype=dtype)
+    if view.readonly:
+        view = memoryview(bytearray(view))
+    raw = torch.frombuffer(view, dtype=torch.uint8)
+    if dtype == torch.bool and raw.max() > 1:
         raise ValueError("truth values other than 0 and 1")
-    result = torch.empty(shape, dtype=dtype)
-    if len(raw):
-        result.reshape(-1).view(torch.uint8).numpy()[:] = raw
-    return result
+    if raw.data_ptr() % dtype.itemsize:
+        raw = raw.clone()
+    return raw.view(dtype).reshape(shape)
 
 
 def tensor_to_bytes(tensor: torch.Tensor) -> memoryview:

@@ -92,7 +92,23 @@ def load(
 def read(path_or_url: str | os.PathLike[str]) -> NetworkFile:
     """The plain content of a network file of any known format; builds no network. Raises UserError."""
     source = str(path_or_url)
-    path = cache.fetch(source) if cache.is_url(source) else Path(path_or_url)
+    content = _read(cache.fetch(source) if cache.is_url(source) else Path(path_or_url), source)
+    _separate(content)
+    return content
+
+
+def _separate(content: NetworkFile) -> None:
+    """Gives every tensor memory of its own: a file stores equal ones once, but training G must not move G_ema."""
+    taken = set()
+    for record in filter(None, content.networks.values()):
+        for name, tensor in record.tensors.items():
+            place = tensor.untyped_storage().data_ptr()
+            if place in taken:
+                record.tensors[name] = tensor.clone()
+            taken.add(place)
+
+
+def _read(path: Path, source: str) -> NetworkFile:
     data = _bytes_of(path, source)
     if data[:4] == b"PK\x03\x04":
         return stylenat.content(read_zip(data, source), source)
@@ -106,12 +122,12 @@ def read(path_or_url: str | os.PathLike[str]) -> NetworkFile:
 
 
 def _bytes_of(path: Path, source: str) -> mmap.mmap:
-    """The file's bytes, mapped rather than read: what is used is copied from the page cache once."""
+    """The file's bytes, mapped rather than read: tensors of our own files stay where they are, copied on write."""
     try:
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise DamagedFile(f"{source} is empty")
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     except FileNotFoundError:
         raise UserError(f"network file {source} does not exist") from None
     except (OSError, ValueError) as e:
