@@ -200,9 +200,8 @@ def bench_na2d_growth() -> None:
     backward = timed([steps[1], steps[3]])
     for name, (small, large) in (("forward", forward), ("forward+backward", backward)):
         growth = median(large) / median(small)
-        click.echo(
-            f"na2d 64^2 -> 256^2 {name:24} {median(small):8.2f} -> {median(large):8.2f} ms  {growth:.1f}x  goal 16 +- 15 %"
-        )
+        times = f"{median(small):8.2f} -> {median(large):8.2f} ms"
+        click.echo(f"na2d 64^2 -> 256^2 {name:24} {times}  {growth:.1f}x  goal 16 +- 15 %")
 
 
 def bench_upfirdn2d() -> None:

@@ -1,4 +1,4 @@
-"""`python tests/sanitize_ops.py`: the test grid of the CPU kernels under the address and undefined-behaviour sanitizers.
+"""`python tests/sanitize_ops.py`: the CPU kernels on the test grid under address and undefined-behaviour sanitizers.
 
 Builds the kernels with the sanitizers into their own cache entry and runs the op tests in a process that loads the
 sanitizers' run time first, once for each instruction set of the binary. Exit status 0: clean.
@@ -22,12 +22,15 @@ def runtime(name: str) -> str:
 
 
 def main() -> int:
+    # Built before the run time is preloaded: the compiler must not run under it.
+    build = "from torch_utils.ops import build, toolchain; build.build(toolchain.recipe('cpu'))"
+    flags = {**os.environ, "STYLELOOM_OPS_CFLAGS": FLAGS, "PYTHONPATH": str(TESTS.parent)}
+    subprocess.run([sys.executable, "-c", build], env=flags, check=True)
     files = [str(TESTS / f"test_ops_{name}.py") for name in ("attention", "images", "golden")]
     status = 0
     for isa in ("baseline", "avx2", "avx512"):
         env = {
-            **os.environ,
-            "STYLELOOM_OPS_CFLAGS": FLAGS,
+            **flags,
             "STYLELOOM_OPS_ISA": isa,
             "LD_PRELOAD": f"{runtime('libasan.so')} {runtime('libubsan.so')} {runtime('libstdc++.so.6')}",
             "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter's own

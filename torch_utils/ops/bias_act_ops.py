@@ -75,9 +75,9 @@ def _bias_act_grad_shape(
     return torch.empty_like(x)
 
 
-def _sum_to_bias(dx: Tensor, b: Tensor | None, dim: int) -> Tensor | None:
-    if b is None or dx.ndim == 1:  # sum([]) would sum over everything
-        return None if b is None else dx
+def _sum_to_bias(dx: Tensor, dim: int) -> Tensor:
+    if dx.ndim == 1:  # sum([]) would sum over everything
+        return dx
     return dx.sum([axis for axis in range(dx.ndim) if axis != dim])
 
 
@@ -93,7 +93,7 @@ def _save_forward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _bias_act_gradient(ctx: Any, g: Tensor) -> tuple[Any, ...]:
     x, b = ctx.saved_tensors
     dx = _ops.bias_act_grad(g, None, x, b, *ctx.options, ctx.from_output)
-    db = _sum_to_bias(dx, dx, ctx.options[0]) if ctx.has_bias and ctx.needs_input_grad[1] else None
+    db = _sum_to_bias(dx, ctx.options[0]) if ctx.has_bias and ctx.needs_input_grad[1] else None
     return dx, db, None, None, None, None, None
 
 
@@ -108,14 +108,11 @@ def _bias_act_second_gradient(ctx: Any, c: Tensor) -> tuple[Any, ...]:
     linear = _NAMES[ctx.act] in _PIECEWISE_LINEAR
     rest = (None,) * 6
     if g2 is None:
-        dx = None if linear else _ops.bias_act_grad(g, c, x, b, *options)
-        return (
-            _ops.bias_act_grad(c, None, x, b, *options),
-            None,
-            dx,
-            None if linear else _sum_to_bias(dx, b, ctx.dim),
-            *rest,
-        )
+        dg = _ops.bias_act_grad(c, None, x, b, *options)
+        if linear:
+            return dg, None, None, None, *rest
+        dx = _ops.bias_act_grad(g, c, x, b, *options)
+        return dg, None, dx, None if b is None else _sum_to_bias(dx, ctx.dim), *rest
     if not linear and (ctx.needs_input_grad[2] or ctx.needs_input_grad[3]):
         raise NotImplementedError(
             f"bias_act has no third derivative of {_NAMES[ctx.act]}: use `with ops.use('ref')` around the forward pass"

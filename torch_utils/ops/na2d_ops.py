@@ -123,8 +123,8 @@ def _na2d(
     inner = sum_dtype(q.dtype)
     outputs, sums = [], []
     for run in head_runs(partitions):
-        parts = [t[..., run.heads, :].to(inner) for t in (q, k, v)]
-        out, lse = reference.na2d(*parts, run.table(rpb), run.kernel, run.dilation, scale)
+        q1, k1, v1 = (t[..., run.heads, :].to(inner) for t in (q, k, v))
+        out, lse = reference.na2d(q1, k1, v1, run.table(rpb), run.kernel, run.dilation, scale)
         outputs.append(out.to(q.dtype))
         sums.append(lse)
     return torch.cat(outputs, 3), torch.cat(sums, 3)

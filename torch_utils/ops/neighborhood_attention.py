@@ -107,7 +107,7 @@ def hydra_na2d(
     scale = q.shape[4] ** -0.5 if scale is None else float(scale)
     dtype = autocast_dtype(q)
     if use_reference(q):
-        return _reference(*(t.to(dtype) for t in (q, k, v)), partitions, scale)
+        return _reference(q.to(dtype), k.to(dtype), v.to(dtype), partitions, scale)
     flat = [n for p in partitions for n in (p.heads, *_axes(p.kernel_size), *_axes(p.dilation))]
     rpb = _flat_bias(partitions, q, na2d_ops.sum_dtype(dtype))
     return torch.ops.styleloom.na2d(q.to(dtype), k.to(dtype), v.to(dtype), rpb, flat, scale)[0]
@@ -130,8 +130,9 @@ def _reference(
 ) -> torch.Tensor:
     outputs, first = [], 0
     for p in partitions:
-        parts = (t[..., first : first + p.heads, :] for t in (q, k, v))
-        outputs.append(reference.na2d(*parts, p.rpb, _axes(p.kernel_size), _axes(p.dilation), scale)[0])
+        heads = slice(first, first + p.heads)
+        q1, k1, v1 = q[..., heads, :], k[..., heads, :], v[..., heads, :]
+        outputs.append(reference.na2d(q1, k1, v1, p.rpb, _axes(p.kernel_size), _axes(p.dilation), scale)[0])
         first += p.heads
     return torch.cat(outputs, 3)
 
