@@ -19,7 +19,7 @@ from metrics.detectors.registry import DetectorInfo, register_detector
 from metrics.detectors.weights import Weights
 from metrics.resize import resize
 
-INPUT_SIZE = 96  # part of both detectors' identity: benchmarks/metrics.py compares 96 and 224 on small images
+INPUT_SIZE = 96  # part of both detectors' identity
 _CPU_CHUNK = 16  # images; their activations stay in a CPU's cache, 1.4x as fast as 64 at once
 _MEAN = (0.485, 0.456, 0.406)  # of ImageNet, in [0, 1]
 _STD = (0.229, 0.224, 0.225)
