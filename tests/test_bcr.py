@@ -167,6 +167,13 @@ def test_learning_rate_falls_linearly_between_the_marks():
     assert decay_factor(OptimizerConfig(), 10**9) == 1
 
 
+@pytest.mark.parametrize("marks", [(10, None), (None, 10), (20, 10)])
+def test_marks_of_the_decay_must_fit(marks):
+    cfg = OptimizerConfig(decay_start_kimg=marks[0], decay_end_kimg=marks[1])
+    with pytest.raises(UserError, match="both set or none"):
+        decay_factor(cfg, 0)
+
+
 def test_ema_in_steps_does_not_depend_on_the_batch():
     ema = EmaConfig(half_life_steps=10000 / 32, rampup=None)
     for batch in (8, 32, 64):
@@ -281,6 +288,16 @@ def test_batch_in_micro_batches_has_the_gradient_of_the_whole(emoji):
         grads.append([p.grad.clone() for p in main.parameters])
         main.loss(t._micro_batch(1, True))
     assert all(torch.equal(a, b) for a, b in zip(*grads))
+
+
+def test_recipe_is_repeatable_bit_for_bit(emoji):
+    states = []
+    for _ in range(2):
+        t = trainer(emoji, "ffhq256", *TINY_NAT, *TINY_WAVELET, "batch_gpu=2")
+        for _ in range(3):
+            t.step()
+        states.append({**t.G_ema.state_dict(), **{f"D.{k}": v for k, v in t.D.state_dict().items()}})
+    assert all(torch.equal(v, states[1][k]) for k, v in states[0].items())
 
 
 def test_spectral_norm_follows_after_each_step(emoji):

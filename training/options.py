@@ -23,6 +23,8 @@ from training.dataset import ImageDataset, open_dataset
 from training.networks.discriminator import StyleGAN2DiscriminatorConfig
 from training.networks.styleformer import StyleformerConfig
 from training.networks.stylegan2 import StyleGAN2Config
+from training.networks.value_range import check_units
+from training.phases import decay_factor
 from training.presets import PRESETS, Preset
 
 
@@ -264,6 +266,9 @@ def check_config(cfg: TrainingConfig) -> tuple[int, int]:
         )
     for name in cfg.metrics:
         parse_name(name)
+    check_units(cfg.loss.image_norm, cfg.G.img_channels, "loss.image_norm")
+    for schedule in (cfg.G_opt, cfg.D_opt):
+        decay_factor(schedule, nimg=0)
     with torch.device("meta"):
         counts = [sum(p.numel() for p in networks.build(c).parameters()) for c in (cfg.G, cfg.D)]
     return counts[0], counts[1]

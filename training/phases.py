@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from dnnlib.errors import UserError
 from torch_utils import distributed
 from training.config import OptimizerConfig, TrainingConfig
 from training.loss import GanLoss, MicroBatch
@@ -64,11 +65,16 @@ def build_phases(cfg: TrainingConfig, G: nn.Module, D: nn.Module, loss: GanLoss)
 
 
 def decay_factor(cfg: OptimizerConfig, nimg: int) -> float:
-    """What the learning rate is multiplied by after `nimg` images: 1, falling linearly to 0 between the two marks."""
-    if cfg.decay_start_kimg is None or cfg.decay_end_kimg is None:
+    """What the learning rate is multiplied by after `nimg` images: 1, falling linearly to 0 between the two marks.
+
+    Raises UserError if there is only one mark, or they are the wrong way round.
+    """
+    start, end = cfg.decay_start_kimg, cfg.decay_end_kimg
+    if start is None and end is None:
         return 1.0
-    left = (cfg.decay_end_kimg * 1000 - nimg) / max((cfg.decay_end_kimg - cfg.decay_start_kimg) * 1000, 1e-9)
-    return min(max(left, 0.0), 1.0)
+    if start is None or end is None or end <= start:
+        raise UserError(f"decay_start_kimg must be below decay_end_kimg, and both set or none: got {start} and {end}")
+    return min(max((end - nimg / 1000) / (end - start), 0.0), 1.0)
 
 
 def _adam(parameters: list[nn.Parameter], cfg: OptimizerConfig, interval: int | None) -> torch.optim.Adam:

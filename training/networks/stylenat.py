@@ -34,7 +34,8 @@ class StyleNATConfig(GeneratorConfig):
     """StyleNAT: stages from the start resolution up, doubling, of two layers each.
 
     A stage's kernels and dilations are the Hydra partitions of its heads: the longer of its two lists counts them, a
-    list of one value applies to all. The first stage always attends fully, whatever its entries say.
+    list of one value applies to all. The first stage always attends fully, whatever its entries say; the other block
+    types have no such windows.
     """
 
     start_resolution: tuple[int, int] = (4, 4)  # (height, width) of the learned constant
