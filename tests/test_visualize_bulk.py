@@ -17,8 +17,9 @@ from small_generators import network_file, small_generator
 
 from dnnlib import UserError
 from training.dataset import open_dataset
+from training.dataset.conversion.png import image_name
 from training.sampling import class_label, image_of_seed
-from training.visualize.bulk import Job, generate_many, member_name
+from training.visualize.bulk import Job, generate_many
 
 ROOT = Path(__file__).parent.parent
 
@@ -34,7 +35,7 @@ def read(path) -> torch.Tensor:
 def assert_same_images(folder, G, count, first_seed=0, psi=1.0):
     for i in range(count):
         expected = image_of_seed(G, first_seed + i, torch.zeros(1, 0), psi)
-        assert (read(folder / member_name(i)).int() - expected.int()).abs().max() <= 1
+        assert (read(folder / image_name(i)).int() - expected.int()).abs().max() <= 1
 
 
 def test_a_folder_of_images_by_seed(tmp_path):
@@ -50,7 +51,7 @@ def test_a_stopped_run_goes_on_with_what_is_missing(tmp_path):
     G, out = small_generator(), tmp_path / "out"
     generate_many(G, job(count=6), str(out), 4)
     times = {p: p.stat().st_mtime_ns for p in out.rglob("*.png")}
-    (out / member_name(2)).unlink()
+    (out / image_name(2)).unlink()
     (out / "00000" / "img00000007.png.partial").write_bytes(b"half")
     assert generate_many(G, job(count=9), str(out), 4) == 5
     assert_same_images(out, G, 9)
@@ -78,7 +79,7 @@ def test_a_killed_run_continues_without_duplicates(tmp_path):
     assert generate_many(small_generator(), _job_of(staging, target), str(out), 8) == len(made)
     with zipfile.ZipFile(out) as archive:
         names = archive.namelist()
-        assert names == [member_name(i) for i in range(target)]
+        assert names == [image_name(i) for i in range(target)]
         assert archive.testzip() is None
         assert len({archive.read(name) for name in names}) == target
     assert not staging.exists()

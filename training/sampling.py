@@ -28,11 +28,21 @@ def parse_seeds(text: str, option: str = "--seeds") -> list[int]:
 
 
 def latent(G: Generator, seed: int) -> torch.Tensor:
-    """z [1, z_dim] of a seed: numpy's RandomState, as in the StyleGAN2-ADA family, or torch's generator for networks
+    """z [1, z_dim] of a seed."""
+    return latents(G, [seed])
+
+
+def latents(G: Generator, seeds: Sequence[int]) -> torch.Tensor:
+    """z [N, z_dim] of seeds: numpy's RandomState, as in the StyleGAN2-ADA family, or torch's generator for networks
     that came from StyleNAT checkpoints, so that known seeds give the known pictures."""
     if G.cfg.seed_rule == "torch":
-        return torch.randn(1, G.z_dim, generator=torch.Generator().manual_seed(seed))
-    return torch.from_numpy(np.random.RandomState(seed).randn(1, G.z_dim)).float()
+        return torch.cat([torch.randn(1, G.z_dim, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    state = np.random.RandomState()  # a new one per seed would take ten times as long as its numbers
+    z = np.empty([len(seeds), G.z_dim], np.float32)
+    for row, seed in zip(z, seeds):
+        state.seed(seed)
+        row[:] = state.randn(G.z_dim)
+    return torch.from_numpy(z)
 
 
 def class_label(G: Generator, index: int | None) -> torch.Tensor:
@@ -61,7 +71,7 @@ def styles_of_seeds(
     truncation_psi: float = 1.0,
 ) -> torch.Tensor:
     """ws [N, num_ws, w_dim] on the network's device."""
-    z = torch.cat([latent(G, seed) for seed in seeds])
+    z = latents(G, seeds)
     labels = c.expand(len(z), -1)
     return G.mapping(z.to(device_of(G)), labels.to(device_of(G)), truncation_psi=truncation_psi)
 

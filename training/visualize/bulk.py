@@ -1,6 +1,5 @@
 """Many images to a folder or zip, in the layout of a data set. A run that was stopped goes on where it was."""
 
-import io
 import json
 import os
 import shutil
@@ -12,14 +11,12 @@ from pathlib import Path
 import torch
 
 from dnnlib.errors import UserError
+from training.dataset.conversion.png import encode_png, image_name
 from training.dataset.zip_writer import ZipWriter
 from training.networks.generator import Generator, NoiseMode
-from training.pictures import to_pil
 from training.sampling import class_label, images_of_styles, styles_of_seeds
 
 JOB_FILE = "sampling.json"  # in the folder, while it is incomplete and after: what was asked for
-PER_FOLDER = 1000
-PNG_COMPRESSION = 1  # of zlib: generated images hardly shrink further, and this is several times faster
 QUEUED = 4  # batches that may wait for being written
 
 
@@ -39,11 +36,6 @@ class Job:
         if not G.c_dim:
             return None
         return i % G.c_dim if self.class_index is None else self.class_index
-
-
-def member_name(i: int) -> str:
-    """`00012/img00012345.png`."""
-    return f"{i // PER_FOLDER:05d}/img{i:08d}.png"
 
 
 def generate_many(
@@ -67,7 +59,7 @@ def generate_many(
         raise UserError(f"--out: {dest} exists already; remove it or choose another name")
     try:
         _open_job(folder, job)
-        missing = [i for i in range(job.count) if not (folder / member_name(i)).exists()]
+        missing = [i for i in range(job.count) if not (folder / image_name(i)).exists()]
         progress(job.count - len(missing))
         _generate(G, job, folder, missing, batch, progress)
         if G.c_dim:
@@ -127,11 +119,9 @@ def _batches(G: Generator, job: Job, missing: list[int], batch: int) -> Iterator
 
 def _write_batch(folder: Path, indices: list[int], images: torch.Tensor) -> int:
     for i, image in zip(indices, images):
-        buffer = io.BytesIO()
-        to_pil(image).save(buffer, "PNG", compress_level=PNG_COMPRESSION)
-        path = folder / member_name(i)
+        path = folder / image_name(i)
         path.parent.mkdir(exist_ok=True)
-        _write(path, buffer.getvalue())
+        _write(path, encode_png(image.permute(1, 2, 0).numpy()))
     return len(indices)
 
 
@@ -142,13 +132,13 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _labels(G: Generator, job: Job) -> dict[str, list]:
-    return {"labels": [[member_name(i), job.label(G, i)] for i in range(job.count)]}
+    return {"labels": [[image_name(i), job.label(G, i)] for i in range(job.count)]}
 
 
 def _pack(folder: Path, job: Job, target: Path) -> None:
     """All images into one zip of stored members, which appears when it is complete; then the folder goes."""
     partial = folder / "packed.zip"
-    names = [member_name(i) for i in range(job.count)]
+    names = [image_name(i) for i in range(job.count)]
     names += ["dataset.json"] if (folder / "dataset.json").exists() else []
     with open(partial, "wb") as out:
         archive = ZipWriter(out)
