@@ -16,6 +16,7 @@ from dnnlib.errors import UserError
 from training import checkpoint, health, networks
 from training.checkpoint import find_unfinished, load_state, save_state, start_from, thin_snapshots, write_config
 from training.run_folder import RunFolder
+from training.trackers import open_trackers
 
 ROOT = Path(__file__).parent.parent
 
@@ -267,3 +268,21 @@ def test_warns_once_of_overfitting_and_collapse():
     assert "collapsed" in h.after_pictures(0.05, nimg=50_000)
     assert h.after_pictures(0.05, nimg=60_000) is None, "told already"
     assert health.diversity(torch.zeros(5, 3, 4, 4)) == 0
+
+
+def test_wandb_offline_keeps_its_id_when_a_run_goes_on(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    cfg = recipe("ada", "wandb=styleloom-test")
+    for nimg in (None, 8):
+        trackers = open_trackers(cfg, tmp_path, nimg)
+        for tracker in trackers:
+            tracker.add({"Loss/G/loss": 0.5}, 8)
+            tracker.close()
+    runs = sorted((tmp_path / "wandb").glob("offline-run-*"))
+    known = (tmp_path / "wandb-id.txt").read_text().strip()
+    assert len(runs) in (1, 2), "both may start within one second"
+    assert all(run.name.endswith(known) for run in runs)
+    assert all(list(run.glob("*.wandb")) for run in runs)
+    assert list(tmp_path.glob("events.out.tfevents.*"))

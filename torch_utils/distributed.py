@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -26,6 +27,8 @@ T = TypeVar("T")
 
 GRACE = 20.0  # seconds that the others have to notice that a process has ended, before they are ended too
 _KILL_AFTER = 10.0  # further seconds until they are killed
+_MEET_TIMEOUT = 300.0  # seconds for the processes of a run to find each other
+_STORE_KEY = "styleloom/store"
 _LOST = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "connection refused")
 
 
@@ -149,26 +152,56 @@ def run(fn: Callable[..., None], args: tuple[Any, ...], count: int) -> None:
     traceback.
     """
     if under_torchrun():
-        _in_group(fn, args, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), "env://")
+        _in_group(fn, args, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), None)
     elif count == 1:
         fn(*args)
     else:
         _spawn(fn, args, count)
 
 
-def _in_group(fn: Callable[..., None], args: tuple[Any, ...], rank: int, count: int, address: str) -> None:
+def _in_group(fn: Callable[..., None], args: tuple[Any, ...], rank: int, count: int, address: str | None) -> None:
+    """`address` is where the processes meet; None: where torchrun says."""
     cuda = torch.cuda.is_available()
     if not cuda:
         here = int(os.environ.get("LOCAL_WORLD_SIZE", count))
         torch.set_num_threads(max((os.cpu_count() or 1) // here, 1))
-    dist.init_process_group("nccl" if cuda else "gloo", init_method=address, rank=rank, world_size=count)
+    backend = "nccl" if cuda else "gloo"
     try:
+        if address is None and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            dist.init_process_group(backend, store=_fresh_store(rank, count), rank=rank, world_size=count)
+        else:
+            dist.init_process_group(backend, init_method=address or "env://", rank=rank, world_size=count)
         fn(*args)
     except RuntimeError as e:
         if any(word in str(e).lower() for word in _LOST):
             raise UserError(f"process {rank} lost contact with another one, which has failed or was killed") from e
         raise
     dist.destroy_process_group()  # not after a failure: without the others it might wait for ever
+
+
+def _fresh_store(rank: int, count: int) -> dist.Store:
+    """A store of this start of the processes alone, kept by the first of them and announced in torchrun's.
+
+    torchrun's own store outlives a restart, and the addresses of dead processes in it would be taken for the new
+    ones'. An announcement is good if somebody answers there.
+    """
+    host, limit = os.environ["MASTER_ADDR"], timedelta(seconds=_MEET_TIMEOUT)
+    announced = dist.TCPStore(host, int(os.environ["MASTER_PORT"]), is_master=False, timeout=limit)
+    if rank == 0:
+        own = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=limit)
+        announced.set(_STORE_KEY, str(own.port))
+        return own
+    deadline = time.monotonic() + _MEET_TIMEOUT
+    while True:
+        port = int(announced.get(_STORE_KEY))
+        try:
+            with socket.create_connection((host, port), timeout=5):
+                pass
+            return dist.TCPStore(host, port, is_master=False, timeout=limit)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise UserError(f"process {rank} of {count} waited in vain for the first one at {host}") from None
+            time.sleep(0.2)
 
 
 @dataclass

@@ -1,0 +1,182 @@
+"""Measures training: `python benchmarks/training.py [a] [b] [--cycles=1]`.
+
+Seconds per kimg, split by phase, beside the floor: the floating-point operations of the phase (counted by
+torch.utils.flop_counter) at the rate of this machine's matrix products, measured in the same run. A cycle is 16
+batches, the interval of R1, so that every phase is weighed as in training. ADA is on, at --p. Close other programs.
+
+(a) --cfg=cifar --g_dict=256,64,16 --num_layers=1,2,2: nearly all work is in the 512-channel discriminator.
+    Goal: at least 88 % of the floor's rate.
+(b) --g_dict=256,128,64 --num_layers=1,2,2 with D channel_base 2048, channel_max 128. Goal: at most 60 s/kimg.
+"""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+import click
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from training.config import TrainingConfig  # noqa: E402
+from training.dataset import open_dataset  # noqa: E402
+from training.networks.styleformer import StyleformerConfig  # noqa: E402
+from training.phases import Phase  # noqa: E402
+from training.presets import PRESETS  # noqa: E402
+from training.training_loop import Trainer  # noqa: E402
+
+DATA = ROOT / "datasets" / "noto-emoji-32.zip"  # 32x32 like CIFAR-10; training doesn't care which pictures
+CYCLE = 16
+GOALS = {"a": "at least 88 % of the floor's rate", "b": "at most 60 s/kimg"}
+
+
+def config(name: str, p: float) -> TrainingConfig:
+    """The configuration that the issue calls `name`."""
+    cfg = PRESETS["cifar"].build(32, 1)
+    cfg.data.path, cfg.metrics, cfg.ada.p = str(DATA), [], p
+    widths = [256, 64, 16] if name == "a" else [256, 128, 64]
+    cfg.G = StyleformerConfig(mapping_layers=2, g_dict=widths, num_layers=[1, 2, 2], depth=32)
+    cfg.D.mbstd_group_size = 4  # as --batch=32 sets it
+    if name == "b":
+        cfg.D.channel_base, cfg.D.channel_max = 2048, 128
+    for network in (cfg.G, cfg.D):
+        network.img_resolution = (32, 32)
+    return cfg
+
+
+class OperationCount(TorchDispatchMode):
+    """Sums what torch.utils.flop_counter knows of matrix products and convolutions, backward passes included.
+
+    (Its own FlopCounterMode also follows modules, with hooks that a gradient of a gradient doesn't get past.)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+@dataclass
+class Meter:
+    """Seconds and operations by phase; `rest` is what a step does besides its phases."""
+
+    seconds: Counter = field(default_factory=Counter)
+    operations: Counter = field(default_factory=Counter)
+    counts: bool = False  # count operations instead of measuring time
+
+    def phase(self, trainer: Trainer, index: int, phase: Phase) -> None:
+        """What a step calls in place of Trainer._run_phase."""
+        if self.counts:
+            with OperationCount() as counter, plain_attention():
+                Trainer._run_phase(trainer, index, phase)
+            self.operations[phase.name] += counter.total
+            return
+        start = time.perf_counter()
+        Trainer._run_phase(trainer, index, phase)
+        self.seconds[phase.name] += time.perf_counter() - start
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """The counter knows the operations of matrix products, not those of the CPU's fused attention."""
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        yield
+
+
+def matmul_rate(seconds: float = 1.0) -> float:
+    """Floating-point operations per second of a 2048^3 float32 matrix product: the median over `seconds`."""
+    n = 2048
+    a, b, out = (torch.randn(n, n) for _ in range(3))
+    times: list[float] = []
+    torch.mm(a, b, out=out)
+    while sum(times) < seconds or len(times) < 3:
+        start = time.perf_counter()
+        torch.mm(a, b, out=out)
+        times.append(time.perf_counter() - start)
+    return 2 * n**3 / median(times)
+
+
+def measure(name: str, cycles: int, p: float) -> None:
+    cfg = config(name, p)
+    trainer = Trainer(cfg, open_dataset(DATA), None, torch.device("cpu"))
+    meter = Meter()
+    trainer._run_phase = lambda index, phase: meter.phase(trainer, index, phase)  # type: ignore[method-assign]
+    for phase in trainer.phases:  # counts each phase once, and warms up
+        meter.counts = True
+        trainer._run_phase(trainer.phases.index(phase), phase)
+    meter.counts = False
+    for mean in ("w", "sign_real"):
+        trainer.means.take(mean)
+    rates, elapsed = [matmul_rate()], 0.0
+    for _ in range(cycles):
+        start = time.perf_counter()
+        for _ in range(CYCLE):
+            trainer.step()
+        elapsed += time.perf_counter() - start
+        rates.append(matmul_rate())
+    report(name, trainer, meter, elapsed, cycles, median(rates))
+
+
+def report(name: str, trainer: Trainer, meter: Meter, elapsed: float, cycles: int, rate: float) -> None:
+    images = cycles * CYCLE * trainer.cfg.batch
+    per_kimg = 1000 / images
+    click.echo(f"({name}) {cycles} cycle(s) of {CYCLE} batches of {trainer.cfg.batch}, p = {trainer.cfg.ada.p}, ")
+    click.echo(f"    {torch.get_num_threads()} threads, matrix products {rate / 1e9:.1f} GFLOP/s")
+    click.echo(f"    {'phase':8} {'s/kimg':>8} {'GFLOP/img':>10} {'floor s':>8} {'of rate':>8}")
+    total = 0.0
+    for phase in trainer.phases:
+        work = meter.operations[phase.name] / trainer.cfg.batch / phase.interval  # of an average image
+        floor = work * 1000 / rate
+        total += work
+        seconds = meter.seconds[phase.name] * per_kimg
+        click.echo(f"    {phase.name:8} {seconds:8.2f} {work / 1e9:10.3f} {floor:8.2f} {floor / seconds:8.1%}")
+    rest = (elapsed - sum(meter.seconds.values())) * per_kimg
+    floor = total * 1000 / rate
+    click.echo(f"    {'rest':8} {rest:8.2f}   (means, averaged weights, augmentation control)")
+    whole = elapsed * per_kimg
+    click.echo(
+        f"    {'all':8} {whole:8.2f} {total / 1e9:10.3f} {floor:8.2f} {floor / whole:8.1%}   goal: {GOALS[name]}"
+    )
+
+
+@click.command(help=__doc__)
+@click.argument("names", nargs=-1, type=click.Choice(list(GOALS)))
+@click.option("--cycles", default=1, show_default=True, help="Whole cycles of 16 batches")
+@click.option("--p", default=0.2, show_default=True, help="Augmentation probability")
+@click.option("--profile", is_flag=True, help="Then show which operations the time goes to")
+def main(names: tuple[str, ...], cycles: int, p: float, profile: bool) -> None:
+    for name in names or tuple(GOALS):
+        measure(name, cycles, p)
+        if profile:
+            show_profile(name, p)
+
+
+def show_profile(name: str, p: float) -> None:
+    """Self time of the costliest operations over 4 batches (R1 in the first)."""
+    cfg = config(name, p)
+    trainer = Trainer(cfg, open_dataset(DATA), None, torch.device("cpu"))
+    trainer.step()
+    trainer.step_count = 0
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        for _ in range(4):
+            trainer.step()
+    table = found.key_averages().table(sort_by="self_cpu_time_total", row_limit=18, max_name_column_width=48)
+    click.echo("\n".join(line[:125] for line in table.splitlines()))
+
+
+if __name__ == "__main__":
+    main()
