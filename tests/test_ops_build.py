@@ -220,7 +220,7 @@ def test_cuda_binding_is_valid_cpp(tmp_path):
     stub = tmp_path / "c10" / "cuda" / "impl" / "cuda_cmake_macros.h"
     stub.parent.mkdir(parents=True)
     stub.write_text("#pragma once\n")
-    toolkit = Path(shutil.which("nvcc")).resolve().parent.parent / "include"
+    toolkit = toolchain.cuda_home() / "include"
     flags = toolchain.binding_flags().split()
     command = [
         "g++",

@@ -68,6 +68,15 @@ def find_nvcc() -> str:
     return found
 
 
+def cuda_home() -> Path:
+    """The toolkit folder that nvcc's headers and libraries lie in (nvcc itself may be a wrapper elsewhere)."""
+    candidates = [os.environ.get("CUDA_HOME"), Path(find_nvcc()).resolve().parent.parent, "/usr/local/cuda"]
+    for folder in candidates:
+        if folder and (Path(folder) / "include" / "cuda_runtime.h").exists():
+            return Path(folder)
+    raise BuildError("cuda_runtime.h is missing: install the CUDA toolkit or set CUDA_HOME")
+
+
 def _version(tool: str) -> str:
     result = subprocess.run([tool, "--version"], capture_output=True, text=True, check=False)
     if result.returncode != 0:
@@ -108,7 +117,7 @@ def _cpu_edges() -> list[tuple[str, str, str, str]]:
 
 
 def _cuda_edges() -> list[tuple[str, str, str, str]]:
-    toolkit = Path(find_nvcc()).resolve().parent.parent / "include"
+    toolkit = cuda_home() / "include"
     edges = [("cxx", "cuda/binding.cpp", "binding.o", f"{binding_flags()} -isystem {toolkit}")]
     for kernel in _KERNELS:
         flags = f"-std=c++17 -O3 -Xcompiler -fPIC {cuda_arch_flags()}"
@@ -144,7 +153,7 @@ def recipe(device: str) -> Recipe:
     if device == "cuda":
         nvcc = find_nvcc()
         versions += _version(nvcc)
-        libraries += f" -lc10_cuda -ltorch_cuda -L{Path(nvcc).resolve().parent.parent}/lib64 -lcudart"
+        libraries += f" -lc10_cuda -ltorch_cuda -L{cuda_home()}/lib64 -lcudart"
         lines.append(f"rule nvcc\n  command = {nvcc} -ccbin {compiler} $flags -c $in -o $out")
     lines.append(f"rule link\n  command = {compiler} -shared -fopenmp {extra} $in -o $out -L{lib} {libraries}")
     for rule, source, target, flags in edges:
