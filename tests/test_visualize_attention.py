@@ -1,5 +1,6 @@
 """Attention maps against independent computations from q and k, and against what the layers really output."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from training.networks.styleformer_c import StyleformerCConfig
 from training.networks.stylegan2 import StyleGAN2Config
 from training.networks.stylenat import StyleNATConfig
 from training.networks.stylenat_attention import HeadGroup
+from training.visualize.attention_picture import choose_layers, heat_colours, overlay
 
 SMALL = {"z_dim": 16, "w_dim": 16, "mapping_layers": 1}
 
@@ -62,13 +64,13 @@ def nat_layer(**changes):
 @pytest.mark.parametrize(
     ("layer", "inputs"),
     [
-        (styleformer().synthesis.b8_0.enc, [(1, 64, 32), (1, 16)]),
-        (nat_layer(), [(1, 8, 8, 16)]),
-        (nat_layer(block_type="swin"), [(1, 8, 8, 16)]),
+        (lambda: styleformer().synthesis.b8_0.enc, [(1, 64, 32), (1, 16)]),
+        (nat_layer, [(1, 8, 8, 16)]),
+        (lambda: nat_layer(block_type="swin"), [(1, 8, 8, 16)]),
     ],
 )
 def test_mean_map_is_the_mean_over_single_queries(layer, inputs):
-    inputs = [torch.randn(shape) for shape in inputs]
+    layer, inputs = layer(), [torch.randn(shape) for shape in inputs]
     places = [((y + 0.5) / 8, (x + 0.5) / 8) for y in range(8) for x in range(8)]
     rows = torch.stack([layer_maps(layer, at, *inputs) for at in places])
     torch.testing.assert_close(rows.mean(0), layer_maps(layer, None, *inputs), atol=1e-6, rtol=1e-4)
@@ -150,6 +152,41 @@ def _only_value(qkv, key):
     v = torch.zeros_like(qkv[..., 32:])
     v[:, key[0], key[1]] = 1
     return torch.cat([qkv[..., :32], v], dim=3)
+
+
+def test_the_picture_of_a_single_query_shows_the_dilated_neighbourhood():
+    """On a black image, colour stands at every second position around the query, and nowhere else."""
+    q, k = torch.randn(2, 1, 16, 16, 1, 8)
+    m = neighbourhood(q, k, HeadGroup(1, (5, 5), 2), None, (7, 6))
+    shown = np.asarray(overlay(torch.zeros(3, 16, 16, dtype=torch.uint8), m[0], None, 4)).max(2)
+    lit = {(y, x) for y in range(16) for x in range(16) if (shown[4 * y : 4 * y + 4, 4 * x : 4 * x + 4] > 4).all()}
+    window = {(y, x) for y in range(3, 12, 2) for x in range(2, 11, 2)}
+    assert lit <= window
+    assert len(lit) >= 24  # the smallest weight may be as dark as nothing
+    brightest = max(lit, key=lambda at: int(shown[4 * at[0], 4 * at[1]]))
+    assert m[0][brightest] == m.max()
+
+
+def test_overlay_marks_the_query_and_survives_even_attention():
+    image = torch.full((1, 8, 12), 200, dtype=torch.uint8)
+    picture = np.asarray(overlay(image, torch.full((4, 6), 1 / 24), (0.5, 0.99), 2))
+    assert picture.shape == (16, 24, 3)
+    assert picture[8, 20].tolist() == [0, 255, 255]
+    assert (picture[:8] == picture[0, 0]).all()
+
+
+def test_colours_grow_lighter_with_the_weight():
+    light = heat_colours(np.linspace(0, 1, 50)) @ [0.3, 0.6, 0.1]
+    assert (np.diff(light) > 0).all()
+
+
+def test_layers_are_chosen_by_name_or_size():
+    maps = {name: torch.ones(1, 1, 1) for name in ("8x8.0", "16x16.0", "16x16.1")}
+    assert list(choose_layers(maps, [])) == list(maps)
+    assert list(choose_layers(maps, ["16x16"])) == ["16x16.0", "16x16.1"]
+    assert list(choose_layers(maps, ["16x16.1", "8x8"])) == ["8x8.0", "16x16.1"]
+    with pytest.raises(UserError, match="no layer 32x32"):
+        choose_layers(maps, ["32x32"])
 
 
 def test_styleformer_c_shows_its_attention_layers():

@@ -147,6 +147,7 @@ def test_the_page_in_a_browser(server, tmp_path):
         assert page.evaluate("document.querySelector('#image').naturalWidth") == 512
         assert "3 classes" in page.evaluate("document.querySelector('#about').textContent")
         assert page.evaluate("document.querySelector('#class').value") == "1"
+        assert page.evaluate("document.querySelector('#class').offsetParent !== null")
         plain = _shown(page)
         page.click("#next")
         page.wait_for("document.querySelector('#image').dataset.shown.includes('seed=4')")
