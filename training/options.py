@@ -25,6 +25,7 @@ from training.networks.styleformer import StyleformerConfig
 from training.networks.stylegan2 import StyleGAN2Config
 from training.networks.value_range import check_units
 from training.phases import decay_factor
+from training.precision import DTYPES
 from training.presets import PRESETS, Preset
 
 
@@ -92,6 +93,8 @@ def _freezed(cfg: TrainingConfig, value: int) -> None:
 
 def _fp32(cfg: TrainingConfig, value: bool) -> None:
     # Without half precision nothing can overflow, so the field's --fp32 also drops the clamps.
+    if value:
+        cfg.precision = "float32"
     if value and isinstance(cfg.D, StyleGAN2DiscriminatorConfig):
         cfg.D.conv_clamp = None
     if value and isinstance(cfg.G, StyleGAN2Config):
@@ -140,7 +143,8 @@ OPTIONS: list[Option] = [
     Option("--target", _SHARE, "Mean sign of D(real) that ADA aims at", "ada.target"),
     Option("--augpipe", click.Choice(list(AUGMENT_PRESETS)), "Which augmentations", apply=_augpipe),
     Option("--freezed", click.IntRange(min=0), "Freeze-D: the first so many layers stay as they are", apply=_freezed),
-    Option("--fp32", bool, "No clamping of layer outputs (needed only in half precision)", apply=_fp32),
+    Option("--precision", click.Choice(list(DTYPES)), "Of the discriminator's highest resolutions", "precision"),
+    Option("--fp32", bool, "Float32 throughout, and no clamping of layer outputs", apply=_fp32),
     Option("--nhwc", bool, "Channels-last memory layout in the discriminator", "nhwc"),
     Option("--workers", click.IntRange(min=0), "Processes that decode images ahead, per GPU", "workers"),
     Option("--wandb", str, "Report to this project of Weights & Biases", "wandb"),

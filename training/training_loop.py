@@ -23,6 +23,7 @@ from training.interrupt import StopRequest
 from training.loss import GanLoss, MicroBatch
 from training.networks.generator import Generator
 from training.phases import Phase, build_phases, keyed_seed, sync_gradients
+from training.precision import apply_precision
 from training.report import write_report
 from training.resources import Stopwatch, memory_gib
 from training.run_folder import RunFolder
@@ -66,6 +67,7 @@ class Trainer:
         augment = self.augment if cfg.ada.mode != "noaug" else _identity
         self.loss = GanLoss(self.G, self.D, augment, cfg.loss, self.stats, self.means, self.pl_mean)
         self.phases = build_phases(cfg, self.G, self.D, self.loss)
+        apply_precision(self.D, cfg)
         if cfg.nhwc:
             self.D.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
