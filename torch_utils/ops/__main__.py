@@ -30,7 +30,9 @@ def _rows() -> list[tuple[str, str, str, str]]:
                 rows.append((op, device, "none", status.reason))
             else:
                 rows.append((op, device, "PyTorch", status.reason))
-        rows.append((conv2d_resample.conv2d_resample.__name__, device, "PyTorch", "torch's convolution and upfirdn2d"))
+        if device == "cpu" or torch.cuda.is_available():
+            composed = "torch's convolution and upfirdn2d"
+            rows.append((conv2d_resample.conv2d_resample.__name__, device, "PyTorch", composed))
     return rows
 
 
