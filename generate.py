@@ -354,8 +354,7 @@ def project_command(
 def save_projection(G: Generator, found: Projection, target: torch.Tensor, folder: Path) -> None:
     """projected_w.npz, target.png, projected.png, and comparison.png of average, target and result."""
     np.savez(folder / "projected_w.npz", w=found.ws.numpy())
-    average = G.mapping.w_avg.expand(1, G.num_ws, -1).cpu()
-    images = images_of_styles(G, torch.cat([average, found.ws]))
+    images = images_of_styles(G, torch.cat([found.average_ws, found.ws]))
     shown = [images[0], to_uint8(target[0]), images[1]]
     to_pil(shown[1]).save(folder / "target.png")
     to_pil(shown[2]).save(folder / "projected.png")

@@ -39,7 +39,8 @@ class Projection:
 
     ws: torch.Tensor  # [1, num_ws, w_dim], the closest seen
     distance: float
-    average_distance: float  # of the image of w_avg
+    average_ws: torch.Tensor  # [1, num_ws, w_dim], the average style (of the class)
+    average_distance: float
     distances: list[float]  # of every step
 
 
@@ -53,15 +54,16 @@ def project(
     """Searches for the style whose image (noise: const) has the smallest distance."""
     device = device_of(G)
     average, spread, candidates = _statistics(G, c, cfg)
-    average_distance = _distance_of(G, distance, average.expand(1, G.num_ws, -1))
+    average_ws = average.expand(1, G.num_ws, -1)
+    average_distance = _distance_of(G, distance, average_ws)
     start = _closest(G, distance, candidates, average, average_distance)
     rows = G.num_ws if cfg.space == "w+" else 1
     w = start.expand(1, rows, -1).clone().requires_grad_(True)
     optimizer = torch.optim.Adam([w], betas=(0.9, 0.999))
     generator = torch.Generator().manual_seed(cfg.seed)
-    best, best_ws, seen = average_distance, average.expand(1, G.num_ws, -1), []
+    best, best_ws, seen = average_distance, average_ws, []
     for step in range(cfg.steps):
-        optimizer.param_groups[0]["lr"] = cfg.lr * spread * _schedule(step / cfg.steps, cfg)
+        optimizer.param_groups[0]["lr"] = cfg.lr * spread * _schedule((step + 1) / cfg.steps, cfg)
         noise = torch.randn(w.shape, generator=generator).to(device)
         amount = cfg.noise * spread * max(0.0, 1 - step / cfg.steps / cfg.noise_rampdown) ** 2
         ws = (w + noise * amount).expand(-1, G.num_ws, -1)
@@ -73,7 +75,7 @@ def project(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return Projection(best_ws.contiguous().cpu(), best, average_distance, seen)
+    return Projection(best_ws.contiguous().cpu(), best, average_ws.contiguous().cpu(), average_distance, seen)
 
 
 def _statistics(G: Generator, c: torch.Tensor, cfg: ProjectionConfig) -> tuple[torch.Tensor, float, torch.Tensor]:
@@ -105,7 +107,7 @@ def _closest(
 def _schedule(t: float, cfg: ProjectionConfig) -> float:
     """Share of the peak learning rate after the share t of the steps: linear up, cosine down."""
     down = min(1.0, (1 - t) / cfg.rampdown)
-    return min(1.0, (t + 1e-3) / cfg.rampup) * (0.5 - 0.5 * math.cos(math.pi * down))
+    return min(1.0, t / cfg.rampup) * (0.5 - 0.5 * math.cos(math.pi * down))
 
 
 def load_target(path: str, G: Generator) -> torch.Tensor:
