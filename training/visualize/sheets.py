@@ -1,15 +1,18 @@
 """Sheets of pictures: seeds, truncation sweeps, classes, style mixing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 from dnnlib.errors import UserError
 from training.networks.generator import Generator, NoiseMode
 from training.pictures import enlarged, labelled_sheet, to_pil
 from training.sampling import class_label, images_of_styles, styles_of_seeds
 
+T = TypeVar("T")
 SMALL = 96  # pixels: smaller images are enlarged on sheets
 
 
@@ -23,6 +26,17 @@ def pictures(images: torch.Tensor, scale: int) -> list[Image.Image]:
     return [enlarged(to_pil(image), scale).convert("RGB") for image in images]
 
 
+def _row(
+    G: Generator, seeds: Sequence[int], c: torch.Tensor, psi: float, noise_mode: NoiseMode, scale: int
+) -> list[Image.Image]:
+    return pictures(images_of_styles(G, styles_of_seeds(G, seeds, c, psi), noise_mode, seeds), scale)
+
+
+def _progress(rows: Sequence[T]) -> Iterable[T]:
+    """A bar on a terminal, nothing elsewhere."""
+    return tqdm(rows, unit="row", disable=None, leave=False)
+
+
 def seed_sheet(
     G: Generator,
     seeds: Sequence[int],
@@ -33,23 +47,22 @@ def seed_sheet(
     scale: int,
 ) -> Image.Image:
     """One picture per seed, `columns` a row, without labels."""
-    ws = styles_of_seeds(G, seeds, c, psi)
-    cells = pictures(images_of_styles(G, ws, noise_mode, seeds), scale)
-    return labelled_sheet([cells[i : i + columns] for i in range(0, len(cells), columns)])
+    parts = [seeds[i : i + columns] for i in range(0, len(seeds), columns)]
+    return labelled_sheet([_row(G, part, c, psi, noise_mode, scale) for part in _progress(parts)])
 
 
 def truncation_sheet(
     G: Generator, seeds: Sequence[int], c: torch.Tensor, psis: Sequence[float], noise_mode: NoiseMode, scale: int
 ) -> Image.Image:
     """A row per truncation psi, a column per seed."""
-    rows = [pictures(images_of_styles(G, styles_of_seeds(G, seeds, c, p), noise_mode, seeds), scale) for p in psis]
+    rows = [_row(G, seeds, c, psi, noise_mode, scale) for psi in _progress(psis)]
     return labelled_sheet(rows, [f"psi {p:g}" for p in psis], [str(seed) for seed in seeds])
 
 
 def class_sheet(G: Generator, seeds: Sequence[int], psi: float, noise_mode: NoiseMode, scale: int) -> Image.Image:
     """A row per class of a conditional network, a column per seed."""
     labels = [class_label(G, i) for i in range(G.c_dim)]
-    rows = [pictures(images_of_styles(G, styles_of_seeds(G, seeds, c, psi), noise_mode, seeds), scale) for c in labels]
+    rows = [_row(G, seeds, c, psi, noise_mode, scale) for c in _progress(labels)]
     return labelled_sheet(rows, [f"class {i}" for i in range(G.c_dim)], [str(seed) for seed in seeds])
 
 
@@ -87,7 +100,7 @@ def mixing_sheet(
     rows, columns = (styles_of_seeds(G, seeds, c, psi) for seeds in (row_seeds, column_seeds))
     blank = Image.new("RGB", (G.img_size[1] * scale, G.img_size[0] * scale), "white")
     cells = [[blank, *pictures(images_of_styles(G, columns, noise_mode, column_seeds), scale)]]
-    for w, seed in zip(rows, row_seeds):
+    for w, seed in zip(rows, _progress(row_seeds)):
         ws = torch.cat([w[None], mixed(w[None].expand(len(columns), -1, -1), columns, styles)])
         cells.append(pictures(images_of_styles(G, ws, noise_mode, [seed] * len(ws)), scale))
     return labelled_sheet(cells, ["", *map(str, row_seeds)], ["", *map(str, column_seeds)])
