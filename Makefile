@@ -27,8 +27,12 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# The long runs: kills, mutations, fuzzing at full count.
 soak: setup
 	$(BIN)/python -m pytest -m soak
+
+sanitize: setup
+	$(BIN)/python tests/sanitize_ops.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
