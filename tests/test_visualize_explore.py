@@ -171,6 +171,20 @@ def test_the_page_in_a_browser(server, tmp_path):
         assert page.errors == []
 
 
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_the_page_says_when_the_server_is_gone_and_hides_what_the_network_lacks(tmp_path):
+    server = serve(small_generator(), "net.pkl", 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with Page(str(tmp_path / "profile")) as page:
+        page.open(f"http://127.0.0.1:{server.server_address[1]}/")
+        page.wait_for("document.querySelector('#image')?.dataset.shown")
+        assert page.evaluate("document.querySelector('#class').offsetParent === null")
+        server.shutdown()
+        server.server_close()
+        page.click("#next")
+        assert "No answer" in page.wait_for("document.querySelector('#error').textContent")
+
+
 def _shown(page: Page) -> np.ndarray:
     """The pixels of the image that the page shows."""
     script = """(async () => {

@@ -146,7 +146,9 @@ def _handler(explorer: Explorer) -> type[BaseHTTPRequestHandler]:
             try:
                 route(path.query)
             except UserError as e:
-                self._send(400, "text/plain", str(e).encode())
+                self._send(400, "text/plain; charset=utf-8", str(e).encode())
+            except ConnectionError:
+                self.close_connection = True  # the page was closed in the meantime
 
         def _page(self, query: str) -> None:
             self._send(200, "text/html; charset=utf-8", PAGE.read_bytes())
