@@ -7,9 +7,12 @@ from torch_utils.ops import build
 from torch_utils.ops.selection import choice
 
 
-@torch.compiler.assume_constant_result
 def _ensure(device: str) -> bool:
     return build.ensure(device).loaded
+
+
+# What torch.compiler.assume_constant_result sets; calling that would import torch._dynamo, seconds, in every process.
+_ensure._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def use_reference(x: torch.Tensor) -> bool:
