@@ -70,6 +70,7 @@ def test_a_killed_run_continues_without_duplicates(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not out.exists()
+    _wait_until_quiet(staging)
     made = {p: p.stat().st_ino for p in staging.rglob("*.png")}
     target = len(made) + 20
     with pytest.raises(UserError, match="ask for no fewer"):
@@ -87,6 +88,22 @@ def test_a_killed_run_continues_without_duplicates(tmp_path):
     G = small_generator()
     for i in (0, len(made) - 1, len(made), target - 1):
         assert (images[i].int() - image_of_seed(G, i, torch.zeros(1, 0)).int()).abs().max() <= 1
+
+
+def _wait_until_quiet(folder: Path) -> None:
+    """The writing process ends by itself, after what was in the pipe."""
+    before = -1
+    while (now := len(list(folder.rglob("*.png")))) != before:
+        before = now
+        time.sleep(1)
+
+
+def test_a_failing_writer_is_one_line(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sampling.json").write_text(json.dumps(vars(job())))
+    (tmp_path / "out" / "00000").write_text("a file where a folder should be")
+    with pytest.raises(UserError, match="cannot write to .*File exists"):
+        generate_many(small_generator(), job(), str(tmp_path / "out"), 4)
 
 
 def _job_of(folder: Path, count: int) -> Job:

@@ -3,18 +3,24 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 import torch
 
 from dnnlib.errors import UserError
-from training.dataset.conversion.png import encode_png, image_name
+from training.dataset.conversion.png import image_name
 from training.dataset.zip_writer import ZipWriter
 from training.networks.generator import Generator, NoiseMode
 from training.sampling import class_label, images_of_styles, styles_of_seeds
+from training.visualize import png_writer
+from training.visualize.png_writer import HEADER, write_whole
 
 JOB_FILE = "sampling.json"  # in the folder, while it is incomplete and after: what was asked for
 QUEUED = 4  # batches that may wait for being written
@@ -63,7 +69,7 @@ def generate_many(
         progress(job.count - len(missing))
         _generate(G, job, folder, missing, batch, progress)
         if G.c_dim:
-            _write(folder / "dataset.json", json.dumps(_labels(G, job)).encode())
+            write_whole(folder / "dataset.json", json.dumps(_labels(G, job)).encode())
         if zipped:
             _pack(folder, job, target)
     except OSError as e:
@@ -88,17 +94,17 @@ def _open_job(folder: Path, job: Job) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob("*/*.partial"):
         leftover.unlink()
-    _write(file, json.dumps(asdict(job)).encode())
+    write_whole(file, json.dumps(asdict(job)).encode())
 
 
 def _generate(
     G: Generator, job: Job, folder: Path, missing: list[int], batch: int, progress: Callable[[int], None]
 ) -> None:
-    with ThreadPoolExecutor(max_workers=2) as pool:
+    with _writer(folder) as pipe, ThreadPoolExecutor(max_workers=1) as pool:
         queue: list[Future[int]] = []
         try:
             for indices, images in _batches(G, job, missing, batch):
-                queue.append(pool.submit(_write_batch, folder, indices, images))
+                queue.append(pool.submit(_send, pipe, indices, images))
                 if len(queue) > QUEUED:
                     progress(queue.pop(0).result())
             while queue:
@@ -108,6 +114,33 @@ def _generate(
             raise
 
 
+@contextmanager
+def _writer(folder: Path) -> Iterator[IO[bytes]]:
+    """The pipe into a new `png_writer` process; all files are written when it closes. OSError if the process failed."""
+    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    process = subprocess.Popen(
+        [sys.executable, "-m", png_writer.__name__, str(folder)],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+    )
+    assert process.stdin is not None
+    try:
+        yield process.stdin
+    except BrokenPipeError:
+        pass  # the process has ended, and says why below
+    finally:
+        _, message = process.communicate()
+    if process.returncode:
+        raise OSError(message.decode(errors="replace").strip())
+
+
+def _send(pipe: IO[bytes], indices: list[int], images: torch.Tensor) -> int:
+    pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
+    pipe.write(b"".join(HEADER.pack(i, *image.shape) + image.tobytes() for i, image in zip(indices, pixels)))
+    return len(indices)
+
+
 def _batches(G: Generator, job: Job, missing: list[int], batch: int) -> Iterator[tuple[list[int], torch.Tensor]]:
     for start in range(0, len(missing), batch):
         indices = missing[start : start + batch]
@@ -115,20 +148,6 @@ def _batches(G: Generator, job: Job, missing: list[int], batch: int) -> Iterator
         c = torch.cat([class_label(G, job.label(G, i)) for i in indices])
         ws = styles_of_seeds(G, seeds, c, job.psi)
         yield indices, images_of_styles(G, ws, job.noise_mode, seeds, batch)
-
-
-def _write_batch(folder: Path, indices: list[int], images: torch.Tensor) -> int:
-    for i, image in zip(indices, images):
-        path = folder / image_name(i)
-        path.parent.mkdir(exist_ok=True)
-        _write(path, encode_png(image.permute(1, 2, 0).numpy()))
-    return len(indices)
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data)
-    os.replace(partial, path)
 
 
 def _labels(G: Generator, job: Job) -> dict[str, list]:
