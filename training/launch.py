@@ -14,6 +14,7 @@ from torch_utils import distributed
 from training.checkpoint import find_unfinished, is_finished, load_state, start_from
 from training.config import TrainingConfig
 from training.dataset import open_dataset
+from training.interrupt import StopRequest
 from training.run_folder import RunFolder
 from training.training_loop import Trainer
 
@@ -42,8 +43,9 @@ def _process(plugins: Sequence[str], config: dict[str, Any], place: Place) -> No
     _set_backends(cfg)
     run: RunFolder | None = None
     try:
-        run, state = _open_run(cfg, place)
-        _train(cfg, run, state, device)
+        with StopRequest() as stop:
+            run, state = _open_run(cfg, place)
+            _train(cfg, run, state, device, stop)
     finally:
         if run is not None:
             run.close()
@@ -81,7 +83,9 @@ def _folder_to_continue(cfg: TrainingConfig, place: Place) -> Path | None:
     return None if place.is_new else find_unfinished(place.outdir, cfg)
 
 
-def _train(cfg: TrainingConfig, run: RunFolder | None, state: dict[str, Any] | None, device: torch.device) -> None:
+def _train(
+    cfg: TrainingConfig, run: RunFolder | None, state: dict[str, Any] | None, device: torch.device, stop: StopRequest
+) -> None:
     data = cfg.data
     dataset = distributed.agreed(lambda: open_dataset(data.path, data.use_labels, data.max_size, data.mirror))
     trainer = Trainer(cfg, dataset, run, device)
@@ -95,7 +99,7 @@ def _train(cfg: TrainingConfig, run: RunFolder | None, state: dict[str, Any] | N
         lines.append(f"training in {run.path}: {len(dataset)} images of {_size(dataset.image_shape)}")
         for line in lines:
             run.say(line)
-    stopped_by = trainer.train()
+    stopped_by = trainer.train(stop)
     if run is not None:
         run.say(_last_words(run, stopped_by, trainer.nimg))
 

@@ -73,9 +73,10 @@ class Trainer:
 
     # -- the loop -------------------------------------------------------------------------------------------------
 
-    def train(self) -> str | None:
-        """Runs until total_kimg, or until a signal asks to stop, whose name is returned; the state is saved then."""
-        with StopRequest() as stop, self._progress_bar():
+    def train(self, stop: StopRequest | None = None) -> str | None:
+        """Runs until total_kimg, or until `stop` is requested: then saves the state and returns the signal's name."""
+        stop = stop or StopRequest()
+        with self._progress_bar():
             self._finish_measuring()
             while True:
                 done = self.nimg >= self.cfg.total_kimg * 1000
