@@ -16,13 +16,13 @@ import click
 import torch
 from tqdm import tqdm
 
-sys.path[0] = str(Path(__file__).resolve().parent.parent)  # not this folder: it has a training.py of its own
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from training import networks  # noqa: E402
-from training.networks.attention_maps import attention_maps  # noqa: E402
-from training.presets import PRESETS  # noqa: E402
-from training.sampling import device_of, latent, styles_of_seeds  # noqa: E402
-from training.visualize.bulk import Job, generate_many  # noqa: E402
+from training import networks
+from training.networks.attention_maps import attention_maps
+from training.presets import PRESETS
+from training.sampling import device_of, latent, styles_of_seeds
+from training.visualize.bulk import Job, generate_many
 
 
 def network_of(file: str | None):

@@ -1,4 +1,4 @@
-"""Measures training: `python benchmarks/training.py [a] [b] [--cycles=1]`.
+"""Measures training: `python benchmarks/training_speed.py [a] [b] [--cycles=1]`.
 
 Seconds per kimg, split by phase, beside the floor: the floating-point operations of the phase (counted by
 torch.utils.flop_counter) at the rate of this machine's matrix products, measured in the same run. A cycle is 16
