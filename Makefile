@@ -17,7 +17,10 @@ $(STAMP): pyproject.toml constraints.txt requirements-nodeps.txt
 	touch $@
 
 demo: setup
-	$(BIN)/python -m benchmarks.demo --outdir $(DEMO)
+	$(BIN)/python train.py --cfg=demo --outdir=$(DEMO)
+	set -e; run=$$(ls -d $(DEMO)/[0-9]* | tail -n 1); network=$$(ls $$run/network-snapshot-*.pkl | tail -n 1); \
+	$(BIN)/python generate.py grid --network=$$network --seeds=0-79 --columns=16 --scale=2 --out=$$run/samples.png; \
+	$(BIN)/python -m training.demo --run=$$run
 
 test: setup
 	$(BIN)/python -m pytest -m 'not soak' -n $(JOBS) --dist loadfile

@@ -45,6 +45,7 @@ def main(run_dir: str, images: int) -> None:
     write_picture(neighbours(G, dataset), run / "neighbours.png")
     click.echo(verdict(G, dataset, images))
     for name, what in (
+        ("samples.png", "samples of the finished network"),
         ("timeline.png", "the same latents while training went on"),
         ("neighbours.png", "samples, each above the training picture that is nearest to it"),
         ("report.html", "curves, settings, pictures of the run"),
