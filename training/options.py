@@ -169,6 +169,9 @@ def resolve(
     data = _data_config(chosen, given, settings)
     if needs_data or os.path.exists(os.path.expanduser(data.path)):
         dataset = open_dataset(data.path, data.use_labels, data.max_size, data.mirror)
+        count = len(dataset) // (2 if data.mirror else 1)
+        if data.max_size is not None and count < data.max_size:
+            raise UserError(f"--subset={data.max_size}: {data.path} holds only {count} images")
         shape, label_dim = dataset.image_shape, dataset.label_dim
     else:
         dataset, (shape, label_dim) = None, _expected_images(chosen, data.path)
