@@ -3,6 +3,7 @@
 import json
 import pickle
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from dataset_samples import dataset_zip, pictures, png, write_zip
 
 from dnnlib import UserError
 from training.dataset import decoding, image_dataset, open_dataset
+
+EMOJI = Path(__file__).parent.parent / "datasets/noto-emoji-32.zip"
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -237,3 +240,10 @@ def test_indices_outside_are_refused(tmp_path):
     for index in (2, -1):
         with pytest.raises(IndexError):
             dataset.load([index])
+
+
+def test_labels_alone_are_those_of_load():
+    dataset = open_dataset(EMOJI, use_labels=True, xflip=True, max_size=50)
+    indices = [0, 49, 50, 99, 7]
+    assert torch.equal(dataset.labels(indices), dataset.load(indices)[1])
+    assert dataset.labels(indices).sum() == 5

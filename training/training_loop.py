@@ -136,7 +136,7 @@ class Trainer:
         n = self.cfg.micro_batch
         if self.dataset.label_dim:
             drawn = torch.randint(len(self.dataset), [n])
-            gen_c = self.dataset.load(drawn.numpy())[1].to(self.device)
+            gen_c = self.dataset.labels(drawn.numpy()).to(self.device)
         else:
             gen_c = torch.zeros([n, 0], device=self.device)
         if not needs_reals:

@@ -121,6 +121,10 @@ class ImageDataset:
             images[row] = pixels[:, :, ::-1] if mirrored[row] else pixels
         return torch.from_numpy(images), torch.from_numpy(self._label_rows(positions))
 
+    def labels(self, indices: Sequence[int] | np.ndarray) -> torch.Tensor:
+        """-> float32 [N, label_dim], without decoding any image."""
+        return torch.from_numpy(self._label_rows(np.asarray(indices, np.int64) % len(self._select)))
+
     def content_hash(self) -> str:
         """SHA-256 (hex) over names and CRC-32s of the chosen images in order, their labels if used, and the x-flip.
 
