@@ -190,7 +190,7 @@ def demo(resolution: int, gpus: int) -> TrainingConfig:
         lr=0.0025,
         gamma=0.1,
         ema=EmaConfig(half_life_kimg=5),
-        total_kimg=34,
+        total_kimg=40,
         pl_weight=0,
         style_mixing=0,
         ada=AdaConfig(mode="noaug", p_max=0.7),
