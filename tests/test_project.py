@@ -89,3 +89,7 @@ def test_constraints_pin_what_the_project_installs():
     without = {"styleloom", *re.findall(r"^([\w-]+)==", (ROOT / "requirements-nodeps.txt").read_text(), re.M)}
     missing = names - {p.lower() for p in pins} - without
     assert not missing, f"constraints.txt pins no version of {sorted(missing)}"
+
+
+def test_test_data_stay_small():
+    assert sum(f.stat().st_size for f in (ROOT / "tests" / "data").rglob("*") if f.is_file()) < 15e6
