@@ -1,170 +1,114 @@
-// upfirdn2d on the CPU. Each input row is copied once into padded lines, one per residue of its column modulo the
-// input stride; then every output phase is a sum of shifted lines, and nothing needs a border test.
+// upfirdn2d on the CPU, output row by output row. A filter of rank one runs as two passes: rows of the input are summed
+// first, then the columns of that one row. Other filters sum all their taps over the lines of several rows.
 
-#include "../shared/resample.h"
+#include <limits>
+
 #include "kernels.h"
-#include "vector.h"
+#include "upfirdn_lines.h"
 
 namespace styleloom {
 namespace SL_ISA {
 namespace {
 
-int64_t common_divisor(int64_t a, int64_t b) { return b == 0 ? a : common_divisor(b, a % b); }
-
-// The column rule: output phase + t * period reads, at tap k, input first[phase][k] + t * stride.
-struct Columns {
-  int64_t period, stride, count;  // count: outputs of one phase
-  int64_t left, length;           // a line holds inputs left + residue + stride * i, i < length
-};
-
-Columns columns_of(const UpfirdnParams& p, int64_t lane_count) {
-  const int64_t g = common_divisor(p.up_x, p.down_x);
-  Columns c;
-  c.period = p.up_x / g;
-  c.stride = p.down_x / g;
-  c.count = ceil_div(p.out_width, c.period);
-  c.count = ceil_div(c.count, lane_count) * lane_count;
-  const int64_t lowest = floor_div(-p.pad_x, p.up_x) - 1;
-  const int64_t highest = floor_div((c.period - 1) * p.down_x + p.taps_x - 1 - p.pad_x, p.up_x) + 1;
-  c.left = lowest;
-  c.length = c.count + ceil_div(highest - lowest + 1, c.stride) + 1;
-  return c;
-}
-
-// One term of an output phase: a line shifted, and its coefficient.
-template <class T>
-struct Term {
-  const T* line;
-  T coefficient;
-};
+// Input rows whose lines are kept for a filter of any rank.
+int64_t kept_rows(const UpfirdnParams& p) { return p.taps_y / p.up_y + 2; }
 
 template <class T>
 int64_t scratch_size(const UpfirdnParams& p) {
-  const Columns c = columns_of(p, lanes<T>());
-  // Rows of lines that one output row needs, a row of each phase, and the tap list.
-  const int64_t lines = p.taps_y / p.up_y + 2;
-  const int64_t terms = sizeof(Term<T>) / sizeof(T) * p.taps_x * p.taps_y;
-  return lines * c.stride * c.length + c.period * c.count + terms + 4 * lanes<T>();
+  typedef Pieces<T> P;
+  const int64_t line_space = Columns(p).line_space();
+  const int64_t factors = P::template space<T>(p.taps_x) + P::template space<T>(p.taps_y);
+  const int64_t general = ColumnPass<T>::space(p, p.taps_y) + P::template space<T>(kept_rows(p) * line_space);
+  const int64_t separable = ColumnPass<T>::space(p, 1) + P::template space<Term<T>>(p.taps_y) +
+                            P::template space<T>(p.width) + P::template space<T>(line_space);
+  return factors + larger(general, separable);
 }
 
-// Copies input row `row` of a plane into its lines, zeros outside.
+// Whether two passes multiply less often than one, for each output.
+bool two_passes_pay(const UpfirdnParams& p) {
+  const int64_t taps_y = ceil_div(p.taps_y, p.up_y), taps_x = ceil_div(p.taps_x, p.up_x);
+  return taps_y * p.width + taps_x * p.out_width < taps_y * taps_x * p.out_width;
+}
+
+// Writes f as along_y[i] * along_x[j]; false if that misses an element of f by more than rounding.
 template <class T>
-void fill_lines(const T* row, const UpfirdnParams& p, const Columns& c, T* lines) {
-  for (int64_t residue = 0; residue < c.stride; ++residue) {
-    T* line = lines + residue * c.length;
-    const int64_t start = c.left + residue;  // input column of line[0]
-    int64_t begin = start >= 0 ? 0 : ceil_div(-start, c.stride);
-    int64_t end = p.width > start ? ceil_div(p.width - start, c.stride) : 0;
-    begin = smaller(begin, c.length);
-    end = larger(begin, smaller(end, c.length));
-    for (int64_t i = 0; i < begin; ++i) line[i] = T(0);
-    if (c.stride == 1) {
-      for (int64_t i = begin; i < end; ++i) line[i] = row[start + i];
-    } else if (c.stride == 2) {
-      for (int64_t i = begin; i < end; ++i) line[i] = row[start + 2 * i];
-    } else {
-      for (int64_t i = begin; i < end; ++i) line[i] = row[start + c.stride * i];
-    }
-    for (int64_t i = end; i < c.length; ++i) line[i] = T(0);
+bool factorise(const UpfirdnArgs<T, T>& a, T* along_x, T* along_y) {
+  const int64_t rows = a.p.taps_y, cols = a.p.taps_x;
+  int64_t pivot = 0;
+  for (int64_t i = 1; i < rows * cols; ++i) pivot = ::fabs(a.f[i]) > ::fabs(a.f[pivot]) ? i : pivot;
+  const T largest = a.f[pivot], tolerance = 4 * std::numeric_limits<T>::epsilon() * ::fabs(largest);
+  for (int64_t j = 0; j < cols; ++j) along_x[j] = a.f[pivot / cols * cols + j];
+  for (int64_t i = 0; i < rows; ++i) along_y[i] = largest == T(0) ? T(0) : a.f[i * cols + pivot % cols] / largest;
+  for (int64_t i = 0; i < rows * cols; ++i) {
+    if (!(::fabs(a.f[i] - along_y[i / cols] * along_x[i % cols]) <= tolerance)) return false;  // a NaN fails too
   }
+  return true;
 }
 
 template <class T>
-void sum_terms(const Term<T>* terms, int64_t term_count, int64_t count, T* out) {
-  int64_t i = 0;
-  for (; i + 4 * lanes<T>() <= count; i += 4 * lanes<T>()) {
-    Vec<T> total[4] = {};
-    for (int64_t k = 0; k < term_count; ++k) {
-      const Vec<T> f = splat(terms[k].coefficient);
-      const T* line = terms[k].line + i;
-#pragma GCC unroll 4
-      for (int v = 0; v < 4; ++v) total[v] += f * load(line + v * lanes<T>());
-    }
-#pragma GCC unroll 4
-    for (int v = 0; v < 4; ++v) store(out + i + v * lanes<T>(), total[v]);
-  }
-  for (; i < count; i += lanes<T>()) {
-    Vec<T> total = {};
-    for (int64_t k = 0; k < term_count; ++k) total += splat(terms[k].coefficient) * load(terms[k].line + i);
-    store(out + i, total);
-  }
+TapRun rows_of(const UpfirdnArgs<T, T>& a, int64_t out_row) {
+  return taps_of(out_row, a.p.up_y, a.p.down_y, a.p.pad_y, a.p.taps_y, a.p.height);
 }
 
-// One output row of one plane from the lines of the input rows that it needs.
 template <class T>
-struct RowBuilder {
-  const UpfirdnArgs<T, T>& a;
-  const Columns c;
-  T *lines, *phases;
-  Term<T>* terms;
-  int64_t slots;          // rows of lines that fit
-  int64_t filled_to = 0;  // input rows [.., filled_to) of this plane are in their slots
+const T* input_row(const UpfirdnArgs<T, T>& a, int64_t plane, int64_t row) {
+  return a.x + (plane * a.p.height + row) * a.p.width;
+}
 
-  RowBuilder(const UpfirdnArgs<T, T>& args, T* scratch) : a(args), c(columns_of(args.p, lanes<T>())) {
-    slots = a.p.taps_y / a.p.up_y + 2;
-    terms = reinterpret_cast<Term<T>*>(scratch);
-    lines = scratch + round_to_lanes(sizeof(Term<T>) / sizeof(T) * a.p.taps_x * a.p.taps_y);
-    phases = lines + slots * c.stride * c.length;
-  }
-
-  static int64_t round_to_lanes(int64_t n) { return ceil_div(n, lanes<T>()) * lanes<T>(); }
-
-  T* lines_of(int64_t row) const { return lines + (row % slots) * c.stride * c.length; }
-
-  int64_t collect_terms(const TapRun& rows, int64_t phase) const {
-    int64_t n = 0;
-    for (int64_t j = 0; j < rows.count; ++j) {
-      const T* f = a.f + (rows.tap + j * a.p.up_y) * a.p.taps_x;
-      const T* row_lines = lines_of(rows.first + j);
-      for (int64_t k = 0; k < a.p.taps_x; ++k) {
-        const int64_t offset = phase * a.p.down_x + k - a.p.pad_x;
-        if (floor_div(offset, a.p.up_x) * a.p.up_x != offset) continue;
-        const int64_t from = floor_div(offset, a.p.up_x) - c.left;
-        terms[n++] = Term<T>{row_lines + (from % c.stride) * c.length + from / c.stride, f[k]};
-      }
-    }
-    return n;
-  }
-
-  void build(int64_t plane, int64_t oy, bool new_plane) {
-    const TapRun rows = taps_of(oy, a.p.up_y, a.p.down_y, a.p.pad_y, a.p.taps_y, a.p.height);
-    if (new_plane) filled_to = 0;
-    if (filled_to < rows.first) filled_to = rows.first;
-    for (; filled_to < rows.first + rows.count; ++filled_to) {
-      fill_lines(a.x + (plane * a.p.height + filled_to) * a.p.width, a.p, c, lines_of(filled_to));
-    }
-    T* out = a.y + (plane * a.p.out_height + oy) * a.p.out_width;
-    for (int64_t phase = 0; phase < c.period; ++phase) {
-      sum_terms(terms, collect_terms(rows, phase), c.count, phases + phase * c.count);
-    }
-    interleave(out);
-  }
-
-  void interleave(T* out) const {
-    const int64_t whole = a.p.out_width / c.period;
-    if (c.period == 1) {
-      for (int64_t i = 0; i < whole; ++i) out[i] = phases[i];
-    } else if (c.period == 2) {
-      const T *even = phases, *odd = phases + c.count;
-      for (int64_t i = 0; i < whole; ++i) {
-        out[2 * i] = even[i];
-        out[2 * i + 1] = odd[i];
-      }
-    } else {
-      for (int64_t i = 0; i < whole * c.period; ++i) out[i] = phases[(i % c.period) * c.count + i / c.period];
-    }
-    for (int64_t i = whole * c.period; i < a.p.out_width; ++i) {
-      out[i] = phases[(i % c.period) * c.count + i / c.period];
-    }
-  }
-};
-
-// Tasks are output rows, plane after plane.
 template <class T>
-void upfirdn(const UpfirdnArgs<T, T>& a, int64_t begin, int64_t end, T* scratch) {
-  RowBuilder<T> rows(a, scratch);
+T* output_row(const UpfirdnArgs<T, T>& a, int64_t plane, int64_t row) {
+  return a.y + (plane * a.p.out_height + row) * a.p.out_width;
+}
+
+// Output rows [begin, end) by the filter along_y x along_x.
+template <class T>
+void separable_rows(const UpfirdnArgs<T, T>& a, const T* along_x, const T* along_y, int64_t begin, int64_t end,
+                    Pieces<T> scratch) {
+  const ColumnPass<T> columns(a.p, 1, scratch);
+  Term<T>* terms = scratch.template take<Term<T>>(a.p.taps_y);
+  T *sums = scratch.template take<T>(a.p.width), *lines = scratch.template take<T>(columns.c.line_space());
   for (int64_t i = begin; i < end; ++i) {
-    rows.build(i / a.p.out_height, i % a.p.out_height, i == begin || i % a.p.out_height == 0);
+    const int64_t plane = i / a.p.out_height, out_row = i % a.p.out_height;
+    const TapRun rows = rows_of(a, out_row);
+    for (int64_t j = 0; j < rows.count; ++j) {
+      terms[j] = Term<T>{input_row(a, plane, rows.first + j), along_y[rows.tap + j * a.p.up_y]};
+    }
+    sum_terms(terms, rows.count, a.p.width, sums);
+    fill_lines(sums, columns.c, lines);
+    columns.run(1, [&](int64_t) { return RowOfLines<T>{lines, along_x}; }, output_row(a, plane, out_row));
+  }
+}
+
+// Output rows [begin, end) by any filter. The lines of an input row serve all the output rows that it meets.
+template <class T>
+void general_rows(const UpfirdnArgs<T, T>& a, int64_t begin, int64_t end, Pieces<T> scratch) {
+  const ColumnPass<T> columns(a.p, a.p.taps_y, scratch);
+  const int64_t kept = kept_rows(a.p), line_space = columns.c.line_space();
+  T* lines = scratch.template take<T>(kept * line_space);
+  const auto lines_of = [&](int64_t row) { return lines + row % kept * line_space; };
+  int64_t filled_to = 0;  // input rows [.., filled_to) of this plane have their lines
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t plane = i / a.p.out_height, out_row = i % a.p.out_height;
+    const TapRun rows = rows_of(a, out_row);
+    filled_to = larger(i == begin || out_row == 0 ? 0 : filled_to, rows.first);
+    for (; filled_to < rows.first + rows.count; ++filled_to) {
+      fill_lines(input_row(a, plane, filled_to), columns.c, lines_of(filled_to));
+    }
+    const auto row = [&](int64_t j) {
+      return RowOfLines<T>{lines_of(rows.first + j), a.f + (rows.tap + j * a.p.up_y) * a.p.taps_x};
+    };
+    columns.run(rows.count, row, output_row(a, plane, out_row));
+  }
+}
+
+template <class T>
+void upfirdn(const UpfirdnArgs<T, T>& a, int64_t begin, int64_t end, T* memory) {
+  Pieces<T> scratch{memory};
+  T *along_x = scratch.template take<T>(a.p.taps_x), *along_y = scratch.template take<T>(a.p.taps_y);
+  if (two_passes_pay(a.p) && factorise(a, along_x, along_y)) {
+    separable_rows(a, along_x, along_y, begin, end, scratch);
+  } else {
+    general_rows(a, begin, end, scratch);
   }
 }
 
