@@ -1,0 +1,58 @@
+"""`generate.py count`: thousands of images, as a data set."""
+
+import click
+from tqdm import tqdm
+
+from dnnlib.cli import PATH, Command
+from dnnlib.errors import UserError
+from training.networks import files
+from training.networks.generator import NoiseMode
+from training.visualize.bulk import Job, generate_many
+from training.visualize.commands.options import (
+    CLASS,
+    NETWORK,
+    NOISE,
+    PLUGINS,
+    POSITIVE,
+    TRUNC,
+    WIDE,
+    load_generator,
+    options,
+)
+
+
+@click.command(cls=Command, context_settings=WIDE)
+@options(NETWORK, click.option("--out", type=PATH, required=True, help="Folder, or .zip to be written"))
+@click.option("--count", type=POSITIVE, required=True, help="How many images")
+@click.option("--first-seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--batch", type=POSITIVE, default=32, show_default=True, help="Images at a time")
+@options(TRUNC, CLASS, NOISE, PLUGINS)
+def count(
+    network: str,
+    out: str,
+    count: int,
+    first_seed: int,
+    batch: int,
+    psi: float,
+    class_index: int | None,
+    noise_mode: NoiseMode,
+    plugins: tuple[str, ...],
+) -> None:
+    """Many images, fast, to a folder or zip laid out as a data set. The same command continues a stopped run.
+
+    \b
+    python generate.py count --network=FILE --count=50000 --out=fakes.zip
+    """
+    if first_seed + count > 2**32:
+        raise UserError("--first-seed + --count: seeds end at 2^32")
+    G = load_generator(network, plugins)
+    content = files.read(network)
+    job = Job(content.sha256(content.tensor_digests()), count, first_seed, psi, noise_mode, class_index)
+    with tqdm(total=count, unit="img", disable=None, leave=False) as bar:
+
+        def progress(images: int) -> None:
+            bar.update(images)
+
+        before = generate_many(G, job, out, batch, progress)
+    found = f" ({before} were there already)" if before else ""
+    click.echo(f"{out}: {count} images{found}")

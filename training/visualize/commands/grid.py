@@ -1,0 +1,58 @@
+"""`generate.py grid`: one sheet of seeds, truncations or classes."""
+
+import click
+
+from dnnlib.cli import Command
+from training.networks.generator import NoiseMode
+from training.sampling import class_label, parse_seeds
+from training.visualize import sheets
+from training.visualize.commands.options import (
+    CLASS,
+    NETWORK,
+    NOISE,
+    PLUGINS,
+    POSITIVE,
+    WIDE,
+    load_generator,
+    options,
+    out_option,
+    parse_numbers,
+    save,
+    scale_option,
+)
+
+
+@click.command(cls=Command, context_settings=WIDE)
+@options(
+    NETWORK, out_option("grid.png", "Picture to write"), click.option("--seeds", default="0-31", show_default=True)
+)
+@click.option("--columns", type=POSITIVE, default=8, show_default=True, help="Pictures in a row")
+@click.option("--trunc", "psis", default="1", show_default=True, help="Truncation psi; several make a sweep: 0,0.5,1")
+@options(CLASS, NOISE, scale_option(96), PLUGINS)
+def grid(
+    network: str,
+    out: str,
+    seeds: str,
+    columns: int,
+    psis: str,
+    class_index: int | None,
+    noise_mode: NoiseMode,
+    scale: int | None,
+    plugins: tuple[str, ...],
+) -> None:
+    """One sheet of many seeds; of several truncations; or, of a conditional network without --class, of all classes.
+
+    \b
+    python generate.py grid --network=FILE --seeds=0-31
+    python generate.py grid --network=FILE --seeds=0-7 --trunc=0,0.3,0.7,1
+    """
+    wanted, sweep = parse_seeds(seeds), parse_numbers(psis)
+    G = load_generator(network, plugins)
+    scale = scale or sheets.sheet_scale(G.img_size)
+    if len(sweep) > 1:
+        sheet = sheets.truncation_sheet(G, wanted, class_label(G, class_index), sweep, noise_mode, scale)
+    elif G.c_dim and class_index is None:
+        sheet = sheets.class_sheet(G, wanted, sweep[0], noise_mode, scale)
+    else:
+        sheet = sheets.seed_sheet(G, wanted, class_label(G, class_index), sweep[0], noise_mode, columns, scale)
+    save(sheet, out)

@@ -1,0 +1,87 @@
+"""`generate.py project`: the style whose picture comes closest to a given one."""
+
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from dnnlib.cli import PATH, Command
+from metrics.detectors import load_detector
+from training.networks.generator import Generator
+from training.pictures import labelled_sheet, to_pil, to_uint8
+from training.sampling import class_label, images_of_styles
+from training.visualize import sheets
+from training.visualize.commands.options import (
+    CLASS,
+    NETWORK,
+    PLUGINS,
+    POSITIVE,
+    WIDE,
+    load_generator,
+    make_folder,
+    options,
+)
+from training.visualize.perceptual import PerceptualDistance
+from training.visualize.projection import Projection, ProjectionConfig, Space, load_target
+from training.visualize.projection import project as search
+
+
+@click.command(cls=Command, context_settings=WIDE)
+@options(NETWORK, click.option("--target", type=PATH, required=True, help="The picture to find a style for"))
+@click.option("--outdir", type=PATH, required=True, help="Where projected_w.npz and the pictures go")
+@click.option("--steps", type=POSITIVE, default=ProjectionConfig.steps, show_default=True)
+@click.option(
+    "--space",
+    type=click.Choice(["w+", "w"]),
+    default=ProjectionConfig.space,
+    show_default=True,
+    help="A style for every layer (closer), or one for all (stays among the generator's pictures)",
+)
+@click.option("--detector", default="lite0", show_default=True, help="Network whose features are compared")
+@click.option("--detector-file", type=PATH, help="Its weights, where they are no package")
+@click.option("--seed", type=click.IntRange(min=0), default=ProjectionConfig.seed, show_default=True)
+@options(CLASS, PLUGINS)
+def project(
+    network: str,
+    target: str,
+    outdir: str,
+    steps: int,
+    space: Space,
+    detector: str,
+    detector_file: str | None,
+    seed: int,
+    class_index: int | None,
+    plugins: tuple[str, ...],
+) -> None:
+    """Find the style whose picture comes closest to a given picture."""
+    G = load_generator(network, plugins)
+    c = class_label(G, class_index)
+    device = next(G.parameters()).device
+    image = load_target(target, G)
+    distance = PerceptualDistance(load_detector(detector, device, file=detector_file), image.to(device))
+    folder = make_folder(outdir)
+    with tqdm(total=steps, unit="step", disable=None, leave=False) as bar:
+
+        def progress(best: float) -> None:
+            bar.set_postfix_str(f"distance {best:.4f}", refresh=False)
+            bar.update()
+
+        found = search(G, distance, ProjectionConfig(steps=steps, space=space, seed=seed), c, progress)
+    save_projection(G, found, image, folder)
+    click.echo(
+        f"distance {found.distance:.4f}, {found.average_distance / found.distance:.1f} times less than the average "
+        f"style's {found.average_distance:.4f}; {folder}/projected_w.npz, comparison.png"
+    )
+
+
+def save_projection(G: Generator, found: Projection, target: torch.Tensor, folder: Path) -> None:
+    """projected_w.npz, target.png, projected.png, and comparison.png of average, target and result."""
+    np.savez(folder / "projected_w.npz", w=found.ws.numpy())
+    images = images_of_styles(G, torch.cat([found.average_ws, found.ws]))
+    shown = [images[0], to_uint8(target[0]), images[1]]
+    to_pil(shown[1]).save(folder / "target.png")
+    to_pil(shown[2]).save(folder / "projected.png")
+    cells = sheets.pictures(torch.stack(shown), sheets.sheet_scale(G.img_size, 192))
+    labelled_sheet([cells], column_labels=["average", "target", "projected"]).save(folder / "comparison.png")

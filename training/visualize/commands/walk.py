@@ -1,0 +1,62 @@
+"""`generate.py walk`: a video of a smooth walk through styles."""
+
+import click
+import numpy as np
+from tqdm import tqdm
+
+from dnnlib.cli import Command
+from dnnlib.errors import UserError
+from training.networks.generator import NoiseMode
+from training.pictures import enlarged, to_pil
+from training.sampling import class_label, parse_seeds
+from training.visualize import sheets
+from training.visualize.commands.options import (
+    CLASS,
+    NETWORK,
+    NOISE,
+    PLUGINS,
+    POSITIVE,
+    TRUNC,
+    WIDE,
+    load_generator,
+    options,
+    out_option,
+    scale_option,
+)
+from training.visualize.video import check_video_path, write_video
+from training.visualize.walk import walk_frames
+
+
+@click.command(cls=Command, context_settings=WIDE)
+@options(NETWORK, out_option("walk.mp4", "Video to write, .mp4 or .gif"))
+@click.option("--seeds", help="Stations of the walk, e.g. 3,8,20-22")
+@click.option("--random", "count", type=click.IntRange(min=2), help="So many random stations, instead of --seeds")
+@click.option("--frames", type=POSITIVE, default=45, show_default=True, help="Frames from one station to the next")
+@click.option("--fps", type=click.IntRange(1, 120), default=30, show_default=True, help="Frames per second")
+@click.option("--loop/--no-loop", default=True, show_default=True, help="Return to the first station, seamlessly")
+@options(TRUNC, CLASS, NOISE, scale_option(256), PLUGINS)
+def walk(
+    network: str,
+    out: str,
+    seeds: str | None,
+    count: int | None,
+    frames: int,
+    fps: int,
+    loop: bool,
+    psi: float,
+    class_index: int | None,
+    noise_mode: NoiseMode,
+    scale: int | None,
+    plugins: tuple[str, ...],
+) -> None:
+    """A video of a smooth walk through the styles of several seeds."""
+    if seeds is not None and count is not None:
+        raise UserError("give the stations by --seeds or have them chosen by --random, not both")
+    stations = parse_seeds(seeds) if seeds else np.random.default_rng().integers(2**16, size=count or 6).tolist()
+    check_video_path(out)
+    G = load_generator(network, plugins)
+    factor = scale or sheets.sheet_scale(G.img_size, 256)
+    total, images = walk_frames(G, stations, class_label(G, class_index), frames, loop, psi, noise_mode)
+    bar = tqdm(images, total=total, unit="frame", disable=None, leave=False)
+    write_video(out, (enlarged(to_pil(image), factor).convert("RGB") for image in bar), fps, loop)
+    click.echo(f"{out}: {total} frames, {total / fps:.1f} s, --seeds={','.join(map(str, stations))}")
