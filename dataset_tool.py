@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 import dnnlib.cli
 from dnnlib.errors import UserError
+from dnnlib.plugins import import_file
 from training.dataset.conversion.convert import ConvertOptions, Report, convert
 from training.dataset.conversion.destination import check_destination
 from training.dataset.conversion.inspection import contact_sheet, describe, inspect_source
@@ -56,6 +57,7 @@ POSITIVE = click.IntRange(min=1)
 @click.option("--strict", help="Stop at the first unusable picture instead of skipping it", is_flag=True)
 @click.option("--skip-list", help="Write the name of every skipped picture, and why, to this file",
               type=dnnlib.cli.PATH)  # fmt: skip
+@click.option("--import", "plugins", help="Python file that registers sources", type=dnnlib.cli.PATH, multiple=True)
 def main(
     source: str,
     dest: str | None,
@@ -76,10 +78,13 @@ def main(
     num_workers: int | None,
     strict: bool,
     skip_list: str | None,
+    plugins: tuple[str, ...],
 ) -> None:
     """Runs one conversion or inspection."""
     if (dest is None) == (inspect is None):
         raise UserError("say either --dest=FILE.zip to convert or --inspect to look")
+    for file in plugins:
+        import_file(file)
     workers = num_workers or usable_cpus()
     chosen = SourceOptions(split, folder_labels, label_file, image_column, label_column)
     if inspect is not None:

@@ -1,4 +1,4 @@
-"""`--import=FILE.py`: the user's own code, which registers networks, metrics or detectors when it runs."""
+"""`--import=FILE.py`: the user's own code, which registers networks, metrics, detectors or sources when it runs."""
 
 import importlib.util
 import sys
@@ -6,10 +6,12 @@ from pathlib import Path
 
 from dnnlib.errors import UserError
 
+_imported: list[str] = []
+
 
 def import_file(path: str) -> None:
     """Runs a Python file as a module named after it. UserError if there is none or it fails, with its last words."""
-    file = Path(path).expanduser()
+    file = Path(path).expanduser().absolute()
     spec = importlib.util.spec_from_file_location(file.stem, file)
     if not file.is_file() or spec is None or spec.loader is None:
         raise UserError(f"--import: {path} is no Python file")
@@ -24,3 +26,9 @@ def import_file(path: str) -> None:
     except Exception as e:
         del sys.modules[file.stem]
         raise UserError(f"--import: {path} failed: {type(e).__name__}: {e}") from e
+    _imported.append(str(file))
+
+
+def imported_files() -> tuple[str, ...]:
+    """What `import_file` has run in this process, in order: processes that it starts have to run the same."""
+    return tuple(_imported)

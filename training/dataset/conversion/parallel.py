@@ -11,6 +11,7 @@ from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 from dnnlib.errors import UserError
+from dnnlib.plugins import import_file, imported_files
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -39,7 +40,7 @@ def ordered_map(
     if workers == 1:
         yield from map(function, items)
         return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (imported_files(),))
     pending: deque[Future[list[R]]] = deque()
     try:
         for chunk in _chunks(items, cost):
@@ -52,6 +53,12 @@ def ordered_map(
         raise UserError("a worker process died, perhaps for want of memory; try fewer --num-workers") from e
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker(plugins: tuple[str, ...]) -> None:
+    _end_with_parent()
+    for file in plugins:  # pictures may be of a plug-in's class
+        import_file(file)
 
 
 def _end_with_parent() -> None:

@@ -1,6 +1,7 @@
 """All sources of pictures, and the finding of the one that a path is.
 
-A new source: a module with a class that is a `Source` (base.py), and one row in `_KINDS`.
+A new source: a module with a class that is a `Source` (base.py), and one row in `_KINDS`; from outside, a call of
+`register_source` in a file given by `--import`.
 """
 
 import os
@@ -13,7 +14,7 @@ from training.dataset.conversion.sources.base import Item, Source, SourceOptions
 from training.dataset.conversion.sources.tar_access import members, open_tar
 from training.dataset.shards import ShardReader
 
-__all__ = ["Item", "Source", "SourceOptions", "open_source"]
+__all__ = ["Item", "Source", "SourceOptions", "open_source", "register_source"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,22 @@ _KINDS = (
 )
 
 
+_own_kinds: list[_Kind] = []
+
+
+def register_source(
+    name: str,  # for messages
+    matches: Callable[[str], bool],  # whether a path (file or folder) is such a source
+    open: Callable[[str, SourceOptions], Source],
+    takes: tuple[str, ...] = (),  # fields of SourceOptions that mean something to it
+) -> None:
+    """Makes a kind of source known. It is asked before the built-in kinds, in order of registration; a name may be
+    given once only."""
+    if any(kind.name == name for kind in (*_own_kinds, *_KINDS)):
+        raise ValueError(f"two kinds of source register the name {name!r}")
+    _own_kinds.append(_Kind(name, matches, open, takes))
+
+
 def open_source(path: str, options: SourceOptions | None = None) -> Source:
     """The source at `path`, recognised by content and name.
 
@@ -84,7 +101,7 @@ def open_source(path: str, options: SourceOptions | None = None) -> Source:
     options = options or SourceOptions()
     if not os.path.exists(path):
         raise UserError(f"--source={path} doesn't exist; give a folder, an archive or a data set file")
-    kind = next((k for k in _KINDS if k.matches(path)), None)
+    kind = next((k for k in (*_own_kinds, *_KINDS) if k.matches(path)), None)
     if kind is None:
         raise UserError(
             f"--source={path} is none of: folder or zip of pictures, CIFAR/STL-10/WebDataset tar, idx file, LMDB "
