@@ -15,7 +15,7 @@
 
 namespace styleloom {
 
-enum class Pass { forward, backward_query, backward_key, qk, av, avt };
+enum class Pass { forward, backward, qk, av, avt };
 
 using OptionalTensor = std::optional<at::Tensor>;
 
@@ -118,8 +118,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> na2d_backward(
         partials = at::empty({Device::bias_partials(args.window), bias_entries(sizes) / sizes[0]}, sums);
         args.grad_rpb = static_cast<Sum*>(partials.mutable_data_ptr());
       }
-      Device::template run<T>(Pass::backward_query, args, q);
-      Device::template run<T>(Pass::backward_key, args, q);
+      Device::template run<T>(Pass::backward, args, q);
       if (rpb.defined()) grad_rpb.push_back(reduce_partials(partials, args.window));
       head += sizes[0];
       entry += bias_entries(sizes);

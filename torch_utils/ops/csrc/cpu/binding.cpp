@@ -8,6 +8,7 @@
 
 #include "../binding/attention.h"
 #include "../binding/images.h"
+#include "attention_tasks.h"
 #include "kernels.h"
 
 namespace styleloom {
@@ -89,11 +90,10 @@ struct CpuDevice {
   static void run(Pass pass, const AttentionArgs<T>& args, const at::Tensor&) {
     if constexpr (kKnown<T>) {
       const AttentionKernels<T>& kernels = of_type<T>(tables().attention);
-      const typename AttentionKernels<T>::Run by_pass[] = {kernels.forward, kernels.backward_query,
-                                                           kernels.backward_key, kernels.qk, kernels.av, kernels.avt};
-      const auto kernel = by_pass[static_cast<int>(pass)];
-      parallel_tasks<T>(task_count(args.window), 1, kernels.scratch_size(args.window),
-                        [&](int64_t begin, int64_t end, T* scratch) { kernel(args, begin, end, scratch); });
+      const AttentionKernel<T> by_pass[] = {kernels.forward, kernels.backward, kernels.qk, kernels.av, kernels.avt};
+      const AttentionKernel<T>& kernel = by_pass[static_cast<int>(pass)];
+      parallel_tasks<T>(task_count(args.window), 1, kernel.space(args.window),
+                        [&](int64_t begin, int64_t end, T* scratch) { kernel.run(args, begin, end, scratch); });
     }
   }
 

@@ -7,12 +7,16 @@
 
 namespace styleloom {
 
-// Each runs tasks [begin, end) with `scratch_size` elements of private memory.
+// Runs tasks [begin, end) with `space` elements of private memory.
+template <class T>
+struct AttentionKernel {
+  void (*run)(const AttentionArgs<T>& args, int64_t begin, int64_t end, T* scratch);
+  int64_t (*space)(const Window& window);
+};
+
 template <class T>
 struct AttentionKernels {
-  typedef void (*Run)(const AttentionArgs<T>& args, int64_t begin, int64_t end, T* scratch);
-  int64_t (*scratch_size)(const Window& window);
-  Run forward, backward_query, backward_key, qk, av, avt;
+  AttentionKernel<T> forward, backward, qk, av, avt;
 };
 
 struct AttentionTable {

@@ -59,6 +59,29 @@ SL_HD T max(Vec<T> v) {
   return best;
 }
 
+// Exchanges rows and columns of lanes x lanes elements: at each step, off-diagonal halves of the blocks of twice the size
+// change places.
+template <class T>
+SL_HD void transpose(Vec<T>* rows) {
+  typedef typename VectorOf<T>::mask Mask;
+  constexpr int64_t n = lanes<T>();
+#pragma GCC unroll 4
+  for (int64_t half = n / 2; half > 0; half /= 2) {
+    Mask low, high;
+    for (int64_t i = 0; i < n; ++i) {
+      low[i] = i & half ? n + i - half : i;
+      high[i] = i & half ? n + i : i + half;
+    }
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < n; ++i) {
+      if (i & half) continue;
+      const Vec<T> a = rows[i], b = rows[i + half];
+      rows[i] = __builtin_shuffle(a, b, low);
+      rows[i + half] = __builtin_shuffle(a, b, high);
+    }
+  }
+}
+
 // All ones in the lanes below count.
 template <class T>
 SL_HD typename VectorOf<T>::mask lanes_below(int64_t count) {

@@ -322,17 +322,13 @@ void launch_na2d_forward(const AttentionArgs<T>& a, void* stream) {
 }
 
 template <class T>
-void launch_na2d_backward_query(const AttentionArgs<T>& a, void* stream) {
+void launch_na2d_backward(const AttentionArgs<T>& a, void* stream) {
   launch_body<T, kBackwardQuery>(a, stream);
+  launch_body<T, kBackwardKey>(a, stream);
   if (a.grad_rpb == nullptr) return;
   const Window& w = a.window;
   const dim3 grid(unsigned((2 * w.kernel_y - 1) * (2 * w.kernel_x - 1)), unsigned(w.batch * w.heads * kBiasChunks));
   bias_gradient<T><<<grid, kBlock, 0, static_cast<cudaStream_t>(stream)>>>(a);
-}
-
-template <class T>
-void launch_na2d_backward_key(const AttentionArgs<T>& a, void* stream) {
-  launch_body<T, kBackwardKey>(a, stream);
 }
 
 template <class T>
@@ -355,8 +351,7 @@ void launch_na2d_avt(const AttentionArgs<T>& a, void* stream) {
 
 #define SL_INSTANTIATE(T)                                                        \
   template void launch_na2d_forward<T>(const AttentionArgs<T>&, void*);          \
-  template void launch_na2d_backward_query<T>(const AttentionArgs<T>&, void*);   \
-  template void launch_na2d_backward_key<T>(const AttentionArgs<T>&, void*);     \
+  template void launch_na2d_backward<T>(const AttentionArgs<T>&, void*);         \
   template void launch_na2d_qk<T>(const AttentionArgs<T>&, void*);               \
   template void launch_na2d_av<T>(const AttentionArgs<T>&, void*);               \
   template void launch_na2d_avt<T>(const AttentionArgs<T>&, void*);

@@ -27,8 +27,7 @@ struct CudaDevice {
   template <class T>
   static void run(Pass pass, const AttentionArgs<T>& args, const at::Tensor& like) {
     void (*const by_pass[])(const AttentionArgs<T>&, void*) = {
-        launch_na2d_forward<T>, launch_na2d_backward_query<T>, launch_na2d_backward_key<T>,
-        launch_na2d_qk<T>,      launch_na2d_av<T>,             launch_na2d_avt<T>};
+        launch_na2d_forward<T>, launch_na2d_backward<T>, launch_na2d_qk<T>, launch_na2d_av<T>, launch_na2d_avt<T>};
     on_device_of(like, [&](void* stream) { by_pass[static_cast<int>(pass)](args, stream); });
   }
 

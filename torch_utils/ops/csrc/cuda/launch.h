@@ -11,9 +11,7 @@ namespace styleloom {
 template <class T>
 void launch_na2d_forward(const AttentionArgs<T>& args, void* stream);
 template <class T>
-void launch_na2d_backward_query(const AttentionArgs<T>& args, void* stream);
-template <class T>
-void launch_na2d_backward_key(const AttentionArgs<T>& args, void* stream);
+void launch_na2d_backward(const AttentionArgs<T>& args, void* stream);
 template <class T>
 void launch_na2d_qk(const AttentionArgs<T>& args, void* stream);
 template <class T>

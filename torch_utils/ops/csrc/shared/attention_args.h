@@ -53,25 +53,6 @@ struct Window {
   double scale;
 };
 
-// How the CPU cuts the work: one task is a band of rows of one dilation group of one head of one image. Fixed by the
-// shapes alone, so that sums over tasks don't depend on the number of threads.
-static inline int64_t band_rows(const Window& w) {
-  const int64_t columns = (w.width + w.dilation_x - 1) / w.dilation_x;
-  const int64_t members = (w.height + w.dilation_y - 1) / w.dilation_y;
-  const int64_t fitting = 65536 / (columns * w.channels + 1);  // a few hundred KiB of packed keys and values
-  const int64_t rows = fitting < w.kernel_y ? w.kernel_y : fitting;
-  return rows < members ? rows : members;
-}
-
-static inline int64_t bands(const Window& w) {
-  const int64_t members = (w.height + w.dilation_y - 1) / w.dilation_y;
-  return (members + band_rows(w) - 1) / band_rows(w);
-}
-
-static inline int64_t task_count(const Window& w) {
-  return w.batch * w.heads * w.dilation_y * w.dilation_x * bands(w);
-}
-
 // What a kernel doesn't use stays null.
 template <class T>
 struct AttentionArgs {
