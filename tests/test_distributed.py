@@ -2,10 +2,12 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -124,3 +126,41 @@ def test_two_agents_train_one_run(tmp_path):
     assert [agent.returncode for agent in agents] == [0, 0], output
     assert len(re.findall(r"^done: ", output, re.M)) == 1
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[list[tuple[str, str]]]:
+    """Two network namespaces joined by one cable, as (name, address); nothing else can be reached from either."""
+    nodes = [("styleloom-a", "10.77.0.1"), ("styleloom-b", "10.77.0.2")]
+    if os.geteuid() or not shutil.which("ip"):
+        pytest.skip("network namespaces need root and iproute2")
+    lines = [f"netns add {name}" for name, _ in nodes]
+    lines.append("link add eth-a netns styleloom-a type veth peer name eth-b netns styleloom-b")
+    for name, address in nodes:
+        lines += [f"-n {name} address add {address}/24 dev eth-{name[-1]}", f"-n {name} link set eth-{name[-1]} up"]
+        lines.append(f"-n {name} link set lo up")
+    try:
+        for line in lines:
+            subprocess.run(["ip", *line.split()], check=True, capture_output=True)
+        yield nodes
+    finally:
+        for name, _ in nodes:
+            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+
+
+@pytest.mark.soak
+def test_two_machines_train_one_run(tmp_path, two_nodes):
+    """Agents that share no network but the cable; the folder is written by the first process only."""
+    agents = []
+    for name, address in two_nodes:
+        meet = ("--nnodes=2", "--rdzv-backend=c10d", "--rdzv-endpoint=10.77.0.1:29517", f"--local-addr={address}")
+        command = ["ip", "netns", "exec", name, *torchrun(*meet)]
+        command += command_line(tmp_path / name, "--batch-gpu=1", "--kimg=0.04")[1:]
+        env = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": f"eth-{name[-1]}"}
+        agents.append(
+            subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        )
+    output = "".join(agent.communicate(timeout=300)[0] for agent in agents)
+    assert [agent.returncode for agent in agents] == [0, 0], output
+    assert len(re.findall(r"^done: ", output, re.M)) == 1
+    assert len([folder for folder in tmp_path.iterdir() if list(folder.iterdir())]) == 1

@@ -1,14 +1,37 @@
 """Every speed option trains the same within its stated tolerance."""
 
+import copy
+from functools import partial
+
 import pytest
 import torch
 from tiny_runs import recipe, trainer
 
 from dnnlib.errors import UserError
+from training import networks
+from training.config import TrainingConfig
+from training.networks.discriminator import StyleGAN2DiscriminatorConfig
+from training.networks.styleformer import StyleformerConfig, SynthesisNetwork
+from training.networks.styleformer_c import StyleformerCConfig
+from training.networks.stylegan2 import StyleGAN2Config
+from training.networks.stylenat import StyleNATConfig
+from training.precision import apply_precision
 
-LOGITS = {"bfloat16": 0.02, "float16": 0.005}
+OUTPUTS = {"bfloat16": 0.02, "float16": 0.005}
 GRADIENTS = {"bfloat16": 0.15, "float16": 0.03}
-SETTINGS = ("D.channel_base=512", "D.channel_max=32", "D.mbstd_group_size=4", "half_resolutions=2")
+REGULARISERS = {"bfloat16": 0.15, "float16": 0.1}  # second derivatives: small values, where float16 has few bits
+SETTINGS = {
+    "ada": ("D.channel_base=512", "D.channel_max=32", "D.mbstd_group_size=4", "half_resolutions=2"),
+    "bcr": ("D.channels=[16,32,32]", "D.mbstd_group_size=4", "half_resolutions=2"),
+}
+COMMON = {"z_dim": 16, "w_dim": 16, "mapping_layers": 2, "img_resolution": (32, 32)}
+GENERATORS = {
+    "styleformer": StyleformerConfig(**COMMON, g_dict=[32, 32, 16], num_layers=[1, 2, 1], depth=16, linformer=True),
+    "stylegan2": StyleGAN2Config(**COMMON, channel_base=512, channel_max=32),
+    "styleformer_c": StyleformerCConfig(**COMMON, g_dict=[32, 32], num_layers=[1, 1], depth=16, channel_base=512),
+    "stylenat": StyleNATConfig(**COMMON, channels=[32, 32, 32, 16], kernels=[[3]] * 4, min_heads=2),
+    "swin": StyleNATConfig(**COMMON, channels=[32, 32, 32, 16], block_type="swin", min_heads=2),
+}
 
 
 def error(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -24,34 +47,85 @@ def gradient(t, phase: int) -> torch.Tensor:
     return torch.cat(found)
 
 
-@pytest.mark.parametrize("dtype", list(LOGITS))
-def test_half_precision_is_close(dtype):
-    """Logits, and D's gradients of the main step and of R1, which differentiates twice."""
-    full, half = trainer(recipe("ada", *SETTINGS)), trainer(recipe("ada", *SETTINGS, f"precision={dtype}"))
+@pytest.mark.parametrize("dtype", list(OUTPUTS))
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_half_precision_is_close(name, dtype):
+    """Logits, and the gradients of every phase; path length and R1 differentiate twice."""
+    settings = SETTINGS[name]
+    full, half = trainer(recipe(name, *settings)), trainer(recipe(name, *settings, f"precision={dtype}"))
     images = torch.rand(8, 3, 32, 32) * 2 - 1
     logits = half.D(images)
     assert logits.dtype == torch.float32
-    assert 0 < error(logits, full.D(images)) <= LOGITS[dtype]
-    for phase in (2, 3):
+    assert 0 < error(logits, full.D(images)) <= OUTPUTS[dtype]
+    for phase in range(len(full.phases)):
         mine, exact = gradient(half, phase), gradient(full, phase)
         assert mine.dtype == torch.float32
-        assert 0 < error(mine, exact) <= GRADIENTS[dtype], full.phases[phase].name
+        limit = (REGULARISERS if full.phases[phase].name.endswith("reg") else GRADIENTS)[dtype]
+        assert 0 < error(mine, exact) <= limit, full.phases[phase].name
+
+
+@pytest.mark.parametrize("dtype", list(OUTPUTS))
+@pytest.mark.parametrize("kind", list(GENERATORS))
+def test_half_precision_generators_are_close(kind, dtype):
+    torch.manual_seed(0)
+    full = networks.build(GENERATORS[kind]).requires_grad_(False)
+    half = copy.deepcopy(full)
+    cfg = TrainingConfig(precision=dtype, half_resolutions=2)
+    apply_precision(half, networks.build(StyleGAN2DiscriminatorConfig(img_resolution=(32, 32), channel_max=8)), cfg)
+    ws = full.mapping(torch.randn(4, 16), None)
+    images = half.synthesis(ws, noise_mode="const")
+    assert images.dtype == torch.float32
+    assert 0 < error(images, full.synthesis(ws, noise_mode="const")) <= OUTPUTS[dtype]
+
+
+def test_half_precision_does_not_depend_on_the_scale_of_weights():
+    """Demodulation cancels it, so weights beyond float16's 65504 must give the same image."""
+    torch.manual_seed(0)
+    full = networks.build(GENERATORS["stylegan2"]).requires_grad_(False)
+    half = copy.deepcopy(full)
+    for name, weight in half.synthesis.named_parameters():
+        if name.endswith(("conv0.weight", "conv1.weight")):
+            weight.mul_(1e5)
+    D = networks.build(StyleGAN2DiscriminatorConfig(img_resolution=(32, 32), channel_max=8))
+    apply_precision(half, D, TrainingConfig(precision="float16"))
+    z = torch.randn(2, 16)
+    assert error(half(z, noise_mode="const"), full(z, noise_mode="const")) <= OUTPUTS["float16"]
 
 
 def test_only_the_highest_resolutions_are_lowered():
-    t = trainer(recipe("ada", *SETTINGS, "precision=bfloat16"))
+    t = trainer(recipe("ada", *SETTINGS["ada"], "precision=bfloat16"))
     seen = {}
+
+    def watch(name, module):
+        module.register_forward_hook(
+            lambda m, i, o: seen.update({name: (i[0] if i[0] is not None else i[1]).dtype})
+        )  # fmt: skip
+
     for name in ("b32", "b16", "b8", "b4"):
-        block = t.D.get_submodule(name)
-        block.register_forward_hook(lambda m, i, o, name=name: seen.update({name: i[0] if i[0] is not None else i[1]}))
-    t.D(torch.zeros(4, 3, 32, 32))
-    assert [seen[n].dtype for n in ("b32", "b16", "b8", "b4")] == [torch.bfloat16] * 2 + [torch.float32] * 2
-    assert all(p.dtype == torch.float32 for p in t.D.parameters())
+        watch(f"D.{name}", t.D.get_submodule(name))
+    for name in ("b32_0", "b16_0", "b8_0"):
+        watch(f"G.{name}", t.G.synthesis.get_submodule(f"{name}.enc"))
+    t.D(t.G(torch.zeros(4, 16)), None)
+    for high in ("D.b32", "D.b16", "G.b32_0", "G.b16_0"):
+        assert seen[high] == torch.bfloat16, high
+    for low in ("D.b8", "D.b4", "G.b8_0"):
+        assert seen[low] == torch.float32, low
+    assert all(p.dtype == torch.float32 for p in (*t.D.parameters(), *t.G.parameters()))
 
 
-def test_other_discriminators_refuse_half_precision():
-    with pytest.raises(UserError, match="--precision=bfloat16 is for the StyleGAN2 discriminator"):
-        trainer(recipe("bcr", "precision=bfloat16"))
+def test_the_lowest_resolution_stays_float32():
+    t = trainer(recipe("ada", *SETTINGS["ada"], "half_resolutions=9", "precision=bfloat16"))
+    assert not any(p.dtype != torch.float32 for p in t.D.b4.parameters())
+    seen = []
+    t.G.synthesis.b8_0.enc.register_forward_hook(lambda m, i, o: seen.append(i[0].dtype))
+    t.G(torch.zeros(1, 16))
+    assert seen == [torch.float32]
+
+
+def test_a_generator_without_resolutions_refuses_half_precision(monkeypatch):
+    monkeypatch.delattr(SynthesisNetwork, "resolution_modules")
+    with pytest.raises(UserError, match="--precision=bfloat16 is not for this generator"):
+        trainer(recipe("ada", "precision=bfloat16"))
 
 
 def test_channels_last_is_the_same_within_rounding():
@@ -60,3 +134,32 @@ def test_channels_last_is_the_same_within_rounding():
     assert b.D.b16.conv0.weight.is_contiguous(memory_format=torch.channels_last)
     for phase in range(4):
         assert error(gradient(b, phase), gradient(a, phase)) <= 1e-4, a.phases[phase].name
+
+
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [
+        ("ada", "aot_eager"),
+        pytest.param("ada", "inductor", marks=pytest.mark.soak),
+        pytest.param("bcr", "inductor", marks=pytest.mark.soak),
+    ],
+)
+def test_compiled_phases_are_the_same_within_rounding(name, backend, monkeypatch):
+    """With the same random draws: the gradients of every phase, compiled or not. The quick back end captures and
+    differentiates graphs as the real one does, and then runs them without generating code."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    plain, compiled = trainer(recipe(name)), trainer(recipe(name, "compile=true"))
+    assert compiled.loss.D_once is not compiled.D
+    for phase in range(len(plain.phases)):
+        assert error(gradient(compiled, phase), gradient(plain, phase)) <= 1e-4, plain.phases[phase].name
+
+
+def test_a_machine_that_cannot_compile_trains_without(monkeypatch):
+    def fails(*args, **kwargs):
+        raise RuntimeError("no compiler\nhere")
+
+    monkeypatch.setattr(torch, "compile", fails)
+    with pytest.warns(UserWarning, match="--compile has no effect.*: no compiler here$"):
+        t = trainer(recipe("ada", "compile=true"))
+    t.step()
+    assert t.loss.D_once is t.D

@@ -94,8 +94,9 @@ class TrainingConfig:
     keep_snapshots: int | None = None  # network snapshots that stay, besides each metric's best; None: all
     workers: int = 0  # processes per rank that decode images ahead; 0: training does it itself
     wandb: str | None = None  # project of Weights & Biases to report to
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of D's highest resolutions
-    half_resolutions: int = 4  # so many of them, if precision is not float32
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of the highest resolutions
+    half_resolutions: int = 4  # so many of them in G and in D, if precision is not float32
+    compile: bool = False  # torch.compile for the main phases
     nhwc: bool = False  # keep convolution tensors channels-last
     nobench: bool = False  # CUDA: don't let cuDNN pick algorithms by timing
     allow_tf32: bool = False  # CUDA: TensorFloat-32 in matrix products and convolutions

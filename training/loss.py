@@ -44,6 +44,9 @@ class GanLoss:
     pl_mean: torch.Tensor  # [], running mean of path lengths, as of the last step
 
     def __post_init__(self) -> None:
+        # What the main phases call, which differentiate once: training.compilation puts compiled forms here.
+        self.synthesis_once: Callable[..., torch.Tensor] = self.G.synthesis
+        self.D_once: Callable[..., torch.Tensor] = self.D
         check_units(self.cfg.image_norm, self.G.img_channels, "loss.image_norm")
 
     def g_main(self, batch: MicroBatch) -> torch.Tensor:
@@ -103,7 +106,7 @@ class GanLoss:
         """gamma / 2 * |grad_x D(augment(x))|^2 on reals (Mescheder et al. 2018, equation 9), x in `image_norm`."""
         assert batch.real is not None
         real = to_units(batch.real.detach(), self.cfg.image_norm).requires_grad_(True)
-        logits = self._run_d(from_units(real, self.cfg.image_norm), batch.real_c)
+        logits = self.D(self.augment(from_units(real, self.cfg.image_norm)), batch.real_c)
         (gradient,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
         penalty = gradient.square().sum([1, 2, 3])
         self.stats.report("Loss/r1_penalty", penalty)
@@ -117,13 +120,13 @@ class GanLoss:
         if record_w:
             # The first style always comes from the first latent, mixed or not.
             self.means.add("w", ws[:, 0])
-        return self.G.synthesis(ws, noise_mode="random")
+        return self.synthesis_once(ws, noise_mode="random")
 
     def _latents(self, n: int, like: torch.Tensor) -> torch.Tensor:
         return torch.randn([n, self.G.z_dim], device=like.device)
 
     def _run_d(self, images: torch.Tensor, c: torch.Tensor | None) -> torch.Tensor:
-        return self.D(self.augment(images), c)
+        return self.D_once(self.augment(images), c)
 
     def _report_scores(self, what: str, logits: torch.Tensor) -> None:
         self.stats.report(f"Loss/scores/{what}", logits)

@@ -1,6 +1,6 @@
-"""Half precision in the discriminator's highest resolutions (Karras et al. 2020, "Training Generative Adversarial
-Networks with Limited Data", appendix E): activations are half as large there; weights, gradients, optimiser, the lower
-resolutions and the epilogue stay float32."""
+"""Half precision in the highest resolutions of both networks (Karras et al. 2020, "Training Generative Adversarial
+Networks with Limited Data", appendix): activations are half as large there. Weights, their gradients, styles,
+normalisation statistics, images, optimisers and the lowest resolution stay float32."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,29 +10,35 @@ from torch import nn
 
 from dnnlib.errors import UserError
 from training.config import TrainingConfig
-from training.networks.discriminator import StyleGAN2Discriminator
+from training.networks.generator import Generator
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def apply_precision(D: nn.Module, cfg: TrainingConfig) -> None:
-    """Makes the first `cfg.half_resolutions` blocks of D compute in `cfg.precision`; its layers follow their input.
+def apply_precision(G: Generator, D: nn.Module, cfg: TrainingConfig) -> None:
+    """Makes the `cfg.half_resolutions` highest resolutions of G and D compute in `cfg.precision`, but not the lowest:
+    what enters them is cast, and their layers follow their input.
 
-    UserError for a discriminator that has no such blocks.
+    UserError for a network that doesn't say which modules those are.
     """
     dtype = DTYPES[cfg.precision]
     if dtype == torch.float32:
         return
-    if not isinstance(D, StyleGAN2Discriminator):
-        raise UserError(f"--precision={cfg.precision} is for the StyleGAN2 discriminator; leave it out for this one")
-    for i, name in enumerate(D.block_names):
-        low = i < cfg.half_resolutions
-        D.get_submodule(name).register_forward_pre_hook(_casting(dtype if low else torch.float32))
-    D.b4.register_forward_pre_hook(_casting(torch.float32))
+    # A generator's further inputs are styles, which stay float32; a discriminator's are features and images.
+    for name, network, arguments in (("generator", G, 1), ("discriminator", D, 2)):
+        offered: Callable[[], list[list[nn.Module]]] | None = getattr(network, "resolution_modules", None)
+        stages = offered() if offered is not None else []
+        if not stages:
+            raise UserError(f"--precision={cfg.precision} is not for this {name}: leave it out")
+        high = max(len(stages) - cfg.half_resolutions, 1)
+        for i, stage in enumerate(stages):
+            for module in stage:
+                module.register_forward_pre_hook(_casting(dtype if i >= high else torch.float32, arguments))
 
 
-def _casting(dtype: torch.dtype) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+def _casting(dtype: torch.dtype, arguments: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
     def cast(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(x.to(dtype) if isinstance(x, torch.Tensor) else x for x in inputs)
+        first = tuple(x.to(dtype) if isinstance(x, torch.Tensor) else x for x in inputs[:arguments])
+        return first + inputs[arguments:]
 
     return cast

@@ -292,10 +292,12 @@ def church256(resolution: int, gpus: int) -> TrainingConfig:
 
 @preset("datasets/noto-emoji-32.zip", (32, 32))
 def demo_nat(resolution: int, gpus: int) -> TrainingConfig:
-    """A small StyleNAT with bCR for the embedded 32x32 emoji: minutes on two CPU cores."""
+    """A small StyleNAT with bCR for the embedded 32x32 emoji: a quarter of an hour on a CPU."""
     cfg = TrainingConfig(
-        batch=32,
-        total_kimg=100,
+        batch=16,
+        total_kimg=28,
+        kimg_per_tick=2.0,
+        snap=5,
         G=StyleNATConfig(
             z_dim=128,
             w_dim=128,
@@ -310,7 +312,7 @@ def demo_nat(resolution: int, gpus: int) -> TrainingConfig:
         D_opt=OptimizerConfig(lr=2e-3, max_grad_norm=5.0),
         ema=EmaConfig(half_life_kimg=5),
         ada=AdaConfig(mode="noaug"),
-        metrics=["kid2k_lite0"],
+        metrics=["kid1k_lite0"],
     )
     cfg.loss = LossConfig(
         r1_gamma=0.5, pl_weight=0, pl_interval=None, style_mixing=0, bcr_real=1, bcr_fake=1, image_norm="imagenet"

@@ -15,6 +15,7 @@ from torch_utils.training_stats import BatchMean, Collector
 from training import networks
 from training.augment import AugmentPipe
 from training.checkpoint import read_jsonl, save_state, thin_snapshots
+from training.compilation import compile_first_order
 from training.config import TrainingConfig
 from training.dataset import ImageDataset, open_dataset
 from training.feed import Feed
@@ -67,9 +68,11 @@ class Trainer:
         augment = self.augment if cfg.ada.mode != "noaug" else _identity
         self.loss = GanLoss(self.G, self.D, augment, cfg.loss, self.stats, self.means, self.pl_mean)
         self.phases = build_phases(cfg, self.G, self.D, self.loss)
-        apply_precision(self.D, cfg)
+        apply_precision(self.G, self.D, cfg)
         if cfg.nhwc:
             self.D.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if cfg.compile:
+            compile_first_order(self.loss)
 
     # -- the loop -------------------------------------------------------------------------------------------------
 

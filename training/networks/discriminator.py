@@ -100,6 +100,10 @@ class StyleGAN2Discriminator(nn.Module):
             self.mapping = MappingNetwork(0, cfg.c_dim, cmap_dim, num_ws=None, num_layers=cfg.mapping_layers)
         self._freeze(cfg.freeze_layers)
 
+    def resolution_modules(self) -> list[list[nn.Module]]:
+        """Per resolution, from the lowest up: the modules that compute in the precision of their inputs."""
+        return [[self.get_submodule(name)] for name in ["b4", *reversed(self.block_names)]]
+
     def forward(self, img: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
         x, rest = None, img
         for name in self.block_names:

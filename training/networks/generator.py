@@ -41,6 +41,12 @@ class Generator(nn.Module):
         ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
         return self.synthesis(ws, noise_mode=noise_mode)
 
+    def resolution_modules(self) -> list[list[nn.Module]]:
+        """Per resolution, from the lowest up: the modules that take its features as first argument and compute in their
+        precision. `synthesis` may offer them; without them a generator trains in float32 only."""
+        offered = getattr(self.synthesis, "resolution_modules", None)
+        return offered() if offered is not None else []
+
     def mixed_styles(self, z: torch.Tensor, c: torch.Tensor | None, probability: float) -> torch.Tensor:
         """ws [N, num_ws, w_dim] for training: with `probability` an image's styles switch, at a random layer, to those
         of a second latent (mixing regularisation, Karras et al. 2019, section 3.1)."""

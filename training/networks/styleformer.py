@@ -78,20 +78,21 @@ class EncoderLayer(nn.Module):
         noise = self._noise(x.shape[0], x, noise_mode)
         if noise is not None:
             out = out + noise
-        return bias_act(out, self.bias, dim=2, act="lrelu", gain=1, clamp=self.spec.clamp)
+        return bias_act(out, self.bias.to(x.dtype), dim=2, act="lrelu", gain=1, clamp=self.spec.clamp)
 
     def qkv(
         self, x: torch.Tensor, s1: torch.Tensor, s2: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Pre-layer normalisation, demodulated projections, and the value's own style; each [N, L, C]."""
-        y = F.layer_norm(x * s1[:, None, :], [x.shape[2]], eps=1e-5)
+        y = F.layer_norm(_styled(x, s1), [x.shape[2]], eps=1e-5)
         weight = torch.cat([self.q_weight, self.k_weight, self.v_weight])
         q, k, v = _modulated_linear(y, weight, s1).chunk(3, dim=2)
-        return q, k, v * s2[:, None, :]
+        return q, k, _styled(v, s2)
 
     def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         if self.proj_weight is not None:
-            k, v = self.proj_weight @ k, self.proj_weight @ v
+            proj = self.proj_weight.to(k.dtype)
+            k, v = proj @ k, proj @ v
         q, k, v = (self._split_heads(t) for t in (q, k, v))
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
@@ -103,7 +104,7 @@ class EncoderLayer(nn.Module):
         if noise_mode == "none":
             return None
         if noise_mode == "const":
-            return self.noise_const * self.noise_strength
+            return (self.noise_const * self.noise_strength).to(x.dtype)
         return torch.randn([n, self.spec.tokens, 1], device=x.device, dtype=x.dtype) * self.noise_strength
 
 
@@ -118,7 +119,7 @@ class ToRGB(nn.Module):
 
     def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         s = self.affine(w)
-        return _modulated_linear(x * s[:, None, :], self.weight, s) + self.bias
+        return _modulated_linear(_styled(x, s), self.weight, s).to(self.bias.dtype) + self.bias
 
 
 class EncoderBlock(nn.Module):
@@ -134,7 +135,7 @@ class EncoderBlock(nn.Module):
     def forward(self, x: torch.Tensor, w: torch.Tensor, noise_mode: NoiseMode) -> torch.Tensor:
         """Tokens [N, L, C] -> [N, L, C_out]."""
         if self.pos_embedding is not None:
-            x = x + self.pos_embedding
+            x = x + self.pos_embedding.to(x.dtype)
         return self.enc(x, w, noise_mode)
 
 
@@ -170,6 +171,11 @@ class SynthesisNetwork(nn.Module):
         """The encoder blocks of one resolution, in order."""
         height = self.sizes[stage][0]
         return [self.get_submodule(f"b{height}_{j}") for j in range(self.num_layers[stage])]  # type: ignore[misc]
+
+    def resolution_modules(self) -> list[list[nn.Module]]:
+        """As Generator.resolution_modules."""
+        stages = [self.blocks(i) for i in range(len(self.sizes))]
+        return [[*(b.enc for b in blocks), *(b.torgb for b in blocks if b.torgb is not None)] for blocks in stages]
 
     def forward(self, ws: torch.Tensor, noise_mode: NoiseMode = "random") -> torch.Tensor:
         """Surplus styles at the end of ws are ignored. Images float32 [N, C, H, W]."""
@@ -218,7 +224,12 @@ def _modulated_linear(x: torch.Tensor, weight: torch.Tensor, style: torch.Tensor
     """x [N, L, I] (already carrying the style), weight [O, I], style [N, I] -> [N, L, O], demodulated: each output is
     divided by the norm of its styled weight row (Karras et al. 2020, "Analyzing and Improving", section 2.2)."""
     demodulation = (style.square() @ weight.square().t() + 1e-8).rsqrt()
-    return F.linear(x, weight) * demodulation[:, None, :]
+    return _styled(F.linear(x, weight.to(x.dtype)), demodulation)
+
+
+def _styled(x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
+    """x [N, L, C] times style [N, C], in x's precision."""
+    return x * style.to(x.dtype)[:, None, :]
 
 
 def _to_map(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

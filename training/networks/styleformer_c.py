@@ -45,6 +45,11 @@ class SynthesisNetwork(nn.Module):
             channels = width
         self.num_ws = self.attention.num_ws + 2 * len(self.block_names)
 
+    def resolution_modules(self) -> list[list[nn.Module]]:
+        """As Generator.resolution_modules."""
+        convolutions = [self.get_submodule(name).layers() for name in self.block_names]  # type: ignore[operator]
+        return self.attention.resolution_modules() + convolutions
+
     def forward(self, ws: torch.Tensor, noise_mode: NoiseMode = "random") -> torch.Tensor:
         """Surplus styles at the end of ws are ignored. Images float32 [N, C, H, W]."""
         x, img = self.attention.features_and_image(ws, noise_mode)

@@ -54,8 +54,8 @@ class SynthesisLayer(nn.Module):
         if noise_mode == "random":
             x = x + torch.randn([x.shape[0], 1, *self.size], device=x.device, dtype=x.dtype) * self.noise_strength
         elif noise_mode == "const":
-            x = x + self.noise_const * self.noise_strength
-        return bias_act(x, self.bias, act="lrelu", clamp=self.conv_clamp)
+            x = x + (self.noise_const * self.noise_strength).to(x.dtype)
+        return bias_act(x, self.bias.to(x.dtype), act="lrelu", clamp=self.conv_clamp)
 
 
 class ToRGB(nn.Module):
@@ -71,7 +71,8 @@ class ToRGB(nn.Module):
 
     def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         style = self.affine(w) * self.weight_gain
-        return bias_act(F.conv2d(x * style[:, :, None, None], self.weight), self.bias, clamp=self.conv_clamp)
+        rgb = F.conv2d(x * style.to(x.dtype)[:, :, None, None], self.weight.to(x.dtype))
+        return bias_act(rgb.to(self.bias.dtype), self.bias, clamp=self.conv_clamp)
 
 
 class SynthesisBlock(nn.Module):
@@ -108,6 +109,10 @@ class SynthesisBlock(nn.Module):
         rgb = self.torgb(x, next(styles))
         return x, rgb if img is None else upsample2d(img, self.resample_filter) + rgb
 
+    def layers(self) -> list[nn.Module]:
+        """What takes the features x of this resolution, in order."""
+        return [m for m in (self.conv0, self.conv1, self.torgb) if m is not None]
+
 
 class SynthesisNetwork(nn.Module):
     """Styles ws [N, num_ws or more, w_dim] -> images [N, C, H, W]; blocks are named `b{height}`."""
@@ -120,6 +125,10 @@ class SynthesisNetwork(nn.Module):
         for i, name in enumerate(self.block_names):
             self.add_module(name, SynthesisBlock(cfg, widths[i - 1] if i else 0, widths[i], sizes[i]))
         self.num_ws = 2 * len(sizes)
+
+    def resolution_modules(self) -> list[list[nn.Module]]:
+        """As Generator.resolution_modules."""
+        return [self.get_submodule(name).layers() for name in self.block_names]  # type: ignore[operator]
 
     def forward(self, ws: torch.Tensor, noise_mode: NoiseMode = "random") -> torch.Tensor:
         x = img = None
@@ -152,17 +161,26 @@ def modulated_conv(
     resample_filter: torch.Tensor,
 ) -> torch.Tensor:
     """Demodulated convolution (section 2.2), with the styles applied to the activations: the weights stay shared by
-    the batch, so this is one ordinary convolution. Upsampling convolves, the rest correlates with the kernel."""
+    the batch, so this is one ordinary convolution. Upsampling convolves, the rest correlates with the kernel.
+
+    In half precision, style and weight are first scaled to a largest value of 1, so that the sums don't overflow;
+    demodulation undoes it (Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data", appendix).
+    """
+    if x.dtype in (torch.float16, torch.bfloat16):
+        style = style / style.abs().amax(dim=1, keepdim=True).clamp(min=1e-8)
+        weight = weight / (
+            weight.abs().amax(dim=[1, 2, 3], keepdim=True).clamp(min=1e-8) * math.sqrt(weight[0].numel())
+        )
     demodulation = (style.square() @ weight.square().sum(dim=[2, 3]).t() + 1e-8).rsqrt()
     x = conv2d_resample(
-        x * style[:, :, None, None],
-        weight,
+        x * style.to(x.dtype)[:, :, None, None],
+        weight.to(x.dtype),
         f=resample_filter,
         up=up,
         padding=weight.shape[2] // 2,
         flip_weight=up == 1,
     )
-    return x * demodulation[:, :, None, None]
+    return x * demodulation.to(x.dtype)[:, :, None, None]
 
 
 def _sizes(goal: tuple[int, int]) -> list[tuple[int, int]]:

@@ -19,7 +19,7 @@ from torch_utils.ops.upfirdn2d import setup_filter, upsample2d
 from training.networks.generator import Generator, NoiseMode
 from training.networks.layers import RESAMPLE_TAPS, FullyConnected
 from training.networks.registry import GeneratorConfig, register
-from training.networks.stylenat_attention import FullAttention, HeadGroup, HydraAttention, linear
+from training.networks.stylenat_attention import FullAttention, HeadGroup, HydraAttention, Linear
 from training.networks.swin_attention import WindowPairAttention
 from training.networks.value_range import ValueRange, check_units, from_units
 
@@ -75,10 +75,12 @@ class AdaIN(nn.Module):
 
     def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         gamma, beta = self.style(w)[:, None, None, :].chunk(2, dim=3)
-        x = x - x.mean(dim=(1, 2), keepdim=True)
+        # The statistics of half-precision maps are taken in the style's precision.
+        y = x.to(beta.dtype)
+        y = y - y.mean(dim=(1, 2), keepdim=True)
         # Spelled out, because the second derivative of torch.var is less accurate in float32.
-        variance = x.square().mean(dim=(1, 2), keepdim=True)
-        return torch.addcmul(beta, x, gamma * (variance + 1e-5).rsqrt())
+        variance = y.square().mean(dim=(1, 2), keepdim=True)
+        return torch.addcmul(beta, y, gamma * (variance + 1e-5).rsqrt()).to(x.dtype)
 
 
 class MLP(nn.Module):
@@ -86,8 +88,8 @@ class MLP(nn.Module):
 
     def __init__(self, channels: int, hidden: int):
         super().__init__()
-        self.fc1 = linear(channels, hidden)
-        self.fc2 = linear(hidden, channels)
+        self.fc1 = Linear(channels, hidden)
+        self.fc2 = Linear(hidden, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if torch.is_grad_enabled():
@@ -122,7 +124,7 @@ class Upsample(nn.Module):
     def __init__(self, channels: int, out_channels: int, size: tuple[int, int]):
         super().__init__()
         self.norm = nn.LayerNorm(channels)
-        self.reduction = linear(channels, out_channels, bias=False)
+        self.reduction = Linear(channels, out_channels, bias=False)
         self.alpha = nn.Parameter(torch.zeros(1))
         half = out_channels // 2
         self.register_buffer("columns", sinusoids(2 * size[1], half)[None, :], persistent=False)
@@ -130,9 +132,11 @@ class Upsample(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = F.interpolate(x.permute(0, 3, 1, 2), scale_factor=2, mode="bilinear", align_corners=False)
-        x = self.reduction(self.norm(x.permute(0, 2, 3, 1)))
+        x = x.permute(0, 2, 3, 1)
+        x = self.reduction(self.norm(x.to(self.alpha.dtype)).to(x.dtype))
         by_column, by_row = x.chunk(2, dim=3)
-        return torch.cat([by_column + self.alpha * self.columns, by_row + self.alpha * self.rows], dim=3)
+        columns, rows = ((self.alpha * embedding).to(x.dtype) for embedding in (self.columns, self.rows))
+        return torch.cat([by_column + columns, by_row + rows], dim=3)
 
 
 class Stage(nn.Module):
@@ -167,7 +171,9 @@ class ToRGB(nn.Module):
         self.register_buffer("resample_filter", setup_filter(RESAMPLE_TAPS), persistent=False)
 
     def forward(self, x: torch.Tensor, img: torch.Tensor | None) -> torch.Tensor:
-        y = F.linear(x, self.conv.weight.flatten(1), self.conv.bias).permute(0, 3, 1, 2) + self.bias
+        assert self.conv.bias is not None
+        rgb = F.linear(x, self.conv.weight.flatten(1).to(x.dtype), self.conv.bias.to(x.dtype))
+        y = rgb.permute(0, 3, 1, 2).to(self.bias.dtype) + self.bias
         if img is None:
             return y
         if img.shape[2:] != y.shape[2:]:
@@ -194,6 +200,10 @@ class SynthesisNetwork(nn.Module):
         self.input = LearnedInput(stages[0].channels, stages[0].size)
         self.layers = nn.ModuleList(Stage(cfg, spec) for spec in stages)
         self.to_rgbs = nn.ModuleList(ToRGB(s.next_channels or s.channels, cfg.img_channels) for s in stages)
+
+    def resolution_modules(self) -> list[list[nn.Module]]:
+        """As Generator.resolution_modules."""
+        return [[stage] for stage in self.layers]
 
     def forward(self, ws: torch.Tensor, noise_mode: NoiseMode = "random") -> torch.Tensor:
         """Surplus styles at the end of ws are not read. StyleNAT has no noise inputs: every `noise_mode`, which all

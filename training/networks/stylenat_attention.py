@@ -11,14 +11,17 @@ from torch_utils.ops.neighborhood_attention import Partition, hydra_na2d
 INIT_STD = 0.02  # of linear weights and bias tables
 
 
-def linear(in_features: int, out_features: int, bias: bool = True) -> nn.Linear:
+class Linear(nn.Linear):
     """A linear layer as transformers start it: normal weights, zero bias. (Papers and code say truncated normal, but
-    cut at +-2, which is 100 deviations away.)"""
-    layer = nn.Linear(in_features, out_features, bias=bias)
-    nn.init.normal_(layer.weight, std=INIT_STD)
-    if bias:
-        nn.init.zeros_(layer.bias)
-    return layer
+    cut at +-2, which is 100 deviations away.) It computes in its input's precision."""
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=INIT_STD)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
 
 def bias_table(*shape: int) -> nn.Parameter:
@@ -42,8 +45,8 @@ class HydraAttention(nn.Module):
         super().__init__()
         self.groups = groups
         self.heads = sum(g.heads for g in groups)
-        self.qkv = linear(dim, 3 * dim)
-        self.proj = linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
         self.rpb = nn.ParameterList(bias_table(g.heads, 2 * g.kernel[0] - 1, 2 * g.kernel[1] - 1) for g in groups)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -58,8 +61,8 @@ class FullAttention(nn.Module):
     def __init__(self, dim: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.qkv = linear(dim, 3 * dim, bias=False)
-        self.proj = linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim, bias=False)
+        self.proj = Linear(dim, dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         qkv = self.qkv(x).flatten(1, 2).unflatten(2, (3, self.heads, -1))

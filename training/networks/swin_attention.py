@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from training.networks.stylenat_attention import bias_table, linear
+from training.networks.stylenat_attention import Linear, bias_table
 
 OTHER_REGION = -100.0  # score between tokens that are neighbours only because the map was rolled
 
@@ -18,8 +18,8 @@ class WindowPairAttention(nn.Module):
     def __init__(self, dim: int, heads: int, size: tuple[int, int], window: int, shift: int):
         super().__init__()
         self.heads, self.window, self.shift = heads // 2, window, shift
-        self.qkv = linear(dim, 3 * dim)
-        self.proj = linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
         self.bias_table = nn.ParameterList(bias_table((2 * window - 1) ** 2, self.heads) for _ in range(2))
         self.register_buffer("bias_index", relative_index(window), persistent=False)
         self.register_buffer("region_mask", shifted_region_mask(size, window, shift), persistent=False)
@@ -42,7 +42,7 @@ class WindowPairAttention(nn.Module):
         w = self.window
         grid = qkv.unflatten(2, (-1, w)).unflatten(1, (-1, w))  # [N, H/w, w, W/w, w, 3, heads, D]
         q, k, v = grid.permute(5, 0, 1, 3, 6, 2, 4, 7).flatten(5, 6)  # each [N, H/w, W/w, heads, w*w, D]
-        attention = (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2) + bias).softmax(-1)
+        attention = (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2) + bias).softmax(-1).to(v.dtype)
         y = (attention @ v).unflatten(4, (w, w))  # [N, H/w, W/w, heads, w, w, D]
         return y.permute(0, 1, 4, 2, 5, 3, 6).reshape(len(qkv), *size, -1)
 

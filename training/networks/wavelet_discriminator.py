@@ -45,7 +45,7 @@ class BiasLeakyReLU(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return bias_act(x, self.bias, act="lrelu")
+        return bias_act(x, self.bias.to(x.dtype), act="lrelu")
 
 
 class FromRGB(nn.Module):
@@ -102,6 +102,13 @@ class WaveletDiscriminator(nn.Module):
             self.mapping = MappingNetwork(0, cfg.c_dim, last, num_ws=None, num_layers=cfg.mapping_layers)
         self.register_buffer("resample_filter", setup_filter(RESAMPLE_TAPS), persistent=False)
 
+    def resolution_modules(self) -> list[list[nn.Module]]:
+        """Per resolution, from the lowest up: the modules that compute in the precision of their inputs."""
+        scales: list[list[nn.Module]] = [[from_rgb] for from_rgb in self.from_rgbs]
+        for scale, conv in zip(scales, self.convs):
+            scale.append(conv)
+        return scales[::-1]
+
     def forward(self, img: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
         img = to_units(img, self.cfg.input_norm)
         x = self.from_rgbs[0](img)
@@ -109,7 +116,7 @@ class WaveletDiscriminator(nn.Module):
             # The Haar transform of the halved image is what the paper gets by inverting the previous coefficients.
             img = downsample2d(img, self.resample_filter)
             x = conv(x) + from_rgb(img)
-        x = self.final_conv(minibatch_std(x, self.cfg.mbstd_group_size))
+        x = self.final_conv(minibatch_std(x.to(img.dtype), self.cfg.mbstd_group_size))
         y = self.final_linear(x.flatten(1))
         if not self.c_dim:
             return y
