@@ -1,0 +1,153 @@
+"""Counts the floating-point operations of the recipes: `python docs/count_operations.py [PRESET ...]`.
+
+One pass of every phase runs on PyTorch's fake tensors, which have shapes only, and torch.utils.flop_counter's formulas
+are summed: matrix products, convolutions and attention, forwards and backwards, second derivatives included; of our own
+ops neighbourhood attention and resampling (formulas as in docs/ops.md). Elementwise work, augmentation and optimisers
+are not counted.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, register_flop_formula
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from torch_utils.ops import na2d_ops
+from torch_utils.training_stats import BatchMean, Collector
+from training import networks
+from training.config import TrainingConfig
+from training.loss import GanLoss, MicroBatch
+from training.presets import PRESETS
+
+IMAGES = 4  # of the micro-batch that is counted
+ROWS = ("cifar", "stl10", "celeba", "church", "clevr", "cityscapes", "afhq512", "ffhq256", "ffhq1024", "church256")
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Operations per image."""
+
+    sample: float  # G alone, forwards
+    train: float  # all phases, each by how often it runs
+    total: float  # of the whole recipe
+
+
+def count(name: str) -> Operations:
+    """What a preset takes at the size that it was made for."""
+    with FakeTensorMode():
+        return _count(resolved(name))
+
+
+def _count(cfg: TrainingConfig) -> Operations:
+    G, D = networks.build(cfg.G), networks.build(cfg.D)
+    loss = GanLoss(G, D, lambda x: x, cfg.loss, Collector(), BatchMean(), torch.zeros([]))  # type: ignore[arg-type]
+    nothing = torch.zeros(IMAGES, 0)
+    real = torch.zeros(IMAGES, cfg.G.img_channels, *cfg.G.img_resolution)
+    batch = MicroBatch(nothing, real, nothing)
+    phases = [(loss.g_main, G, 1), (loss.d_main, D, 1), (loss.d_r1, D, cfg.loss.r1_interval)]
+    if cfg.loss.pl_weight and cfg.loss.pl_interval:
+        phases.append((loss.g_path_length, G, cfg.loss.pl_interval))
+    train = sum(_counted(_step, phase, network, batch, [G, D]) / interval for phase, network, interval in phases)
+    with torch.no_grad():
+        sample = _counted(G, torch.zeros(IMAGES, cfg.G.z_dim), nothing)
+    return Operations(sample, train, train * cfg.total_kimg * 1000)
+
+
+def resolved(name: str) -> TrainingConfig:
+    """A preset for the images that it was made for, on 8 GPUs."""
+    preset = PRESETS[name]
+    assert preset.resolution is not None, f"{name} is for images of any size"
+    cfg = preset.build(max(preset.resolution), 8)
+    for network in (cfg.G, cfg.D):
+        network.img_resolution = preset.resolution
+    return cfg
+
+
+def _step(phase: Callable, network: torch.nn.Module, batch: MicroBatch, both: list[torch.nn.Module]) -> None:
+    for module in both:
+        module.requires_grad_(module is network)
+    phase(batch).backward()
+
+
+def _counted(run: Callable, *args: Any) -> float:
+    with sdpa_kernel(SDPBackend.MATH), Counter() as counter:  # there attention is matrix products
+        run(*args)
+    return counter.operations / IMAGES
+
+
+class Counter(TorchDispatchMode):
+    """Sums the operations of all calls. (FlopCounterMode also follows modules, which R1's `autograd.grad` breaks.)"""
+
+    operations = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.operations += formula(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+# -- our own ops ------------------------------------------------------------------------------------------------------
+
+
+def _pairs(shape: torch.Size, partitions: list[int]) -> int:
+    """Query-key products of one channel each, of q [N, H, W, heads, D] in all partitions."""
+    n, height, width, _, channels = shape
+    runs = na2d_ops.head_runs(partitions)
+    return n * height * width * channels * sum(
+        (run.heads.stop - run.heads.start) * run.kernel[0] * run.kernel[1] for run in runs
+    )  # fmt: skip
+
+
+def _na2d(q: torch.Size, k: Any, v: Any, rpb: Any, partitions: list[int], *_: Any, **__: Any) -> int:
+    return 4 * _pairs(q, partitions)
+
+
+def _na2d_backward(g: Any, q: torch.Size, k: Any, v: Any, rpb: Any, lse: Any, delta: Any, partitions: list[int],
+                   *_: Any, **__: Any) -> int:  # fmt: skip
+    return 14 * _pairs(q, partitions)
+
+
+def _product(x: Any, y: torch.Size, window: list[int], **_: Any) -> int:
+    n, height, width, heads, channels = y
+    return 2 * n * height * width * heads * channels * window[0] * window[1]
+
+
+def _upfirdn2d(x: Any, f: torch.Size, up: list[int], *_: Any, out_shape: torch.Size, **__: Any) -> int:
+    taps = f[0] * f[-1]
+    return 2 * out_shape.numel() * taps // (up[0] * up[1])
+
+
+_ops = torch.ops.styleloom
+register_flop_formula(_ops.na2d)(_na2d)
+register_flop_formula(_ops.na2d_backward)(_na2d_backward)
+register_flop_formula([_ops.na2d_qk, _ops.na2d_av, _ops.na2d_avt])(_product)
+register_flop_formula(_ops.upfirdn2d)(_upfirdn2d)
+
+
+def row(name: str) -> str:
+    """A row of the table in docs/recipes.md."""
+    found = count(name)
+    return f"| `{name}` | {found.sample / 1e9:,.1f} | {found.train / 1e9:,.0f} | {found.total / 1e18:,.1f} |"
+
+
+@click.command()
+@click.argument("presets", nargs=-1)
+def main(presets: tuple[str, ...]) -> None:
+    """Print the table rows of PRESETS, by default of all rows of the papers."""
+    for name in presets or ROWS:
+        click.echo(row(name))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""README.md and docs/: every block of shell and Python runs, every option, link, picture and path is there.
+
+How a block is run: tests/docs_pages.py (marks), tests/docs_commands.py (commands), tests/docs_stand_ins.py (files).
+A block or command that these don't know fails.
+"""
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import docs_stand_ins
+import pytest
+from docs_commands import SCRIPTS, Runner
+from docs_pages import PAGES, ROOT, Block, Page, anchors, indented_blocks, inline_code, links, read_page
+from torch.distributed.run import get_args_parser
+
+from dnnlib import plugins
+from metrics import names
+from metrics.baselines import BASELINES
+from metrics.detectors import registry
+from metrics.families import FAMILIES
+from training.dataset.conversion import sources
+from training.networks import registry as networks_registry
+from training.networks.registry import NetworkConfig
+
+RUN = ("sh", "bash", "python")
+SHOWN = ("text", "json", "html", "yaml")  # output, layouts, formats: nothing to run
+SKIPS = ("gpu", "root", "minutes")  # needs a GPU; changes the system; is long, and run elsewhere (make demo in CI)
+IN_PROCESSES = {"README.md": ("generate.py",), "quick-start.md": ("dataset_tool.py",)}
+IMAGES = 40  # that metrics generate here
+OTHER_OPTIONS = {"--nnodes", "--no-deps", "--user-data-dir"}
+
+pages = pytest.mark.parametrize(
+    "page", [read_page(path) for path in PAGES], ids=lambda p: str(p.path.relative_to(ROOT))
+)
+
+
+@pytest.fixture
+def registries():
+    """What a page registers is forgotten after it, so that pages may use the same names."""
+    tables = [FAMILIES, NetworkConfig.kinds, networks_registry._classes]
+    lists = [sources._own_kinds, plugins._imported]
+    before, lists_before, modules = [dict(t) for t in tables], [list(x) for x in lists], set(sys.modules)
+    yield
+    for table, content in zip(tables, before):
+        table.clear()
+        table.update(content)
+    for found, content in zip(lists, lists_before):
+        found[:] = content
+    for name in set(sys.modules) - modules:
+        if not (getattr(sys.modules[name], "__file__", None) or str(ROOT)).startswith((str(ROOT), sys.prefix)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """Toy detectors, few images, no server that waits, a cache of its own."""
+    monkeypatch.setattr(registry, "_DETECTORS", docs_stand_ins.toy_detectors(tmp_path / "toy.bin"))
+    parse = names.parse_name
+
+    def parse_small(name):
+        metric = parse(name)
+        changes = {"num_generated": IMAGES, "num_real": IMAGES if metric.num_real else None}
+        return names.Metric(**{**vars(metric), **changes})
+
+    monkeypatch.setattr(names, "parse_name", parse_small)
+    monkeypatch.setitem(BASELINES, "pca64", 0)
+    monkeypatch.setattr("socketserver.BaseServer.serve_forever", lambda self: None)
+    monkeypatch.setenv("STYLELOOM_CACHE", str(tmp_path / "cache"))
+
+
+@pages
+def test_blocks_have_a_language_that_tells_whether_they_run(page: Page):
+    for block in page.blocks:
+        assert block.language in RUN + SHOWN, f"{block.place}: the block's language is {block.language or 'missing'!r}"
+        assert block.marks.get("skip", SKIPS[0]) in SKIPS, f"{block.place}: reason to skip: {', '.join(SKIPS)}"
+    assert not indented_blocks(page), f"{page.path}: blocks by indentation in lines {indented_blocks(page)}"
+
+
+@pages
+def test_blocks_run(page: Page, tmp_path, monkeypatch, small, registries):
+    if not any(b.language in RUN for b in page.blocks):
+        return
+    runner = Runner(tmp_path / "checkout", monkeypatch, IN_PROCESSES.get(page.path.name, ()))
+    known: dict[str, object] = {"__name__": "page"}
+    for block in page.blocks:
+        try:
+            _run(block, runner, known, monkeypatch)
+        except (AssertionError, SystemExit, Exception) as e:
+            raise AssertionError(f"{block.place}: {e}") from e
+
+
+def _run(block: Block, runner: Runner, known: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    _check_syntax(block)
+    if "skip" in block.marks or block.language not in RUN:
+        return
+    if "file" in block.marks:
+        (runner.folder / block.marks["file"]).write_text(block.text)
+    elif block.language == "python":
+        for name in filter(None, re.split("[, ]+", block.marks.get("given", ""))):
+            known[name] = docs_stand_ins.GIVEN[name]()
+        with monkeypatch.context() as patch:
+            patch.chdir(runner.folder)
+            for text in re.findall(r'"([^"\n]+)"', block.text):
+                docs_stand_ins.make(Path(text))
+            exec(compile(block.text, block.place, "exec"), known)
+    else:
+        runner.run(block.text, is_dry="dry-run" in block.marks)
+
+
+def _check_syntax(block: Block) -> None:
+    if block.language == "python":
+        ast.parse(block.text)
+    elif block.language in RUN:
+        done = subprocess.run(["bash", "-n"], input=block.text, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_options_page_is_what_the_scripts_say():
+    path = ROOT / "docs" / "make_options.py"
+    spec = importlib.util.spec_from_file_location("make_options", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PAGE.read_text() == module.page(), "run: python docs/make_options.py"
+
+
+@pages
+def test_links_and_pictures_are_there(page: Page):
+    for line, target in links(page):
+        place = f"{page.path.relative_to(ROOT)}:{line}: {target}"
+        if re.match(r"[a-z]+:", target):
+            assert target.startswith("https://"), place
+            continue
+        file, _, anchor = target.partition("#")
+        path = (page.path.parent / file).resolve() if file else page.path
+        assert path.exists(), place
+        assert path.is_relative_to(ROOT), place
+        if anchor:
+            assert anchor in anchors(read_page(path)), place
+
+
+def _known_options() -> set[str]:
+    found = set(OTHER_OPTIONS)
+    for command in SCRIPTS.values():
+        commands = [command, *(command.commands.values() if isinstance(command, click.Group) else ())]
+        for option in (p for c in commands for p in c.params):
+            found |= {*option.opts, *option.secondary_opts, "--help"}
+    for action in get_args_parser()._actions:
+        found |= set(action.option_strings)
+    return found
+
+
+@pages
+def test_options_and_paths_in_the_text_exist(page: Page):
+    options = _known_options()
+    for line, text in inline_code(page):
+        place = f"{page.path.relative_to(ROOT)}:{line}: {text}"
+        for option in re.findall(r"(?<![\w-])--[a-zA-Z_][\w-]*", text):
+            if not re.search(r"#SBATCH|srun|pip|pytest", text):
+                assert option in options, f"{place}: no script has the option {option}"
+        if re.fullmatch(r"(training|metrics|torch_utils|dnnlib|tests|benchmarks|docs)/[\w/.-]*\.(py|md|svg|png)", text):
+            assert (ROOT / text).exists(), place
