@@ -1,4 +1,4 @@
-"""`python -m training.networks {show,convert,verify} FILE`: look at, check and convert network files."""
+"""`python -m training.networks {show,verify,convert,card} FILE`: look at, check, convert and describe network files."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,7 @@ from dnnlib.errors import UserError
 from dnnlib.plugins import import_file
 from torch_utils.persistence import NETWORKS, NetworkFile, NetworkRecord
 from training.networks import export, files
+from training.networks.card import write_card
 from training.networks.generator import NOISE_MODES, NoiseMode
 
 FORMS = {"pkl": ".pkl", "safetensors": ".safetensors", "onnx": ".onnx", "torch-export": ".pt2"}
@@ -58,6 +59,7 @@ def verify(file: str, plugins: tuple[str, ...]) -> None:
     "--trunc", "psi", type=float, default=1.0, show_default=True, help="truncation psi of an exported program"
 )
 @click.option("--noise-mode", type=click.Choice(NOISE_MODES[1:]), default="const", show_default=True)
+@click.option("--card/--no-card", "with_card", default=True, help="write a model card beside DEST, unless one is there")
 @click.option("--import", "plugins", type=cli.PATH, multiple=True, help="Python file that registers your own networks")
 def convert(
     file: str,
@@ -66,6 +68,7 @@ def convert(
     only: str | None,
     psi: float,
     noise_mode: NoiseMode,
+    with_card: bool,
     plugins: tuple[str, ...],
 ) -> None:
     """Write FILE as DEST in another form: our pickle, safetensors, ONNX or a torch.export program."""
@@ -77,11 +80,44 @@ def convert(
     if Path(file).exists() and path.exists() and path.samefile(file):
         raise UserError(f"{path} is the file to convert itself: name another DEST")
     if form in ("onnx", "torch-export"):
-        _export(file, path, form, only or "G_ema", psi, noise_mode)
+        only = only or "G_ema"
+        _export(file, path, form, only, psi, noise_mode)
+        content = _kept(files.read(file), only, file)
     else:
         content = _kept(files.read(file), only, file)
         files.write(path, content)
         click.echo(f"{path}: {', '.join(name for name, r in content.networks.items() if r)}")
+    if with_card:
+        _write_card(path.with_suffix(".md"), path, content, file)
+
+
+@main.command(cls=cli.Command)
+@click.argument("file", type=cli.PATH)
+@click.argument("dest", type=cli.PATH, required=False)
+@click.option("--import", "plugins", type=cli.PATH, multiple=True, help="Python file that registers your own networks")
+def card(file: str, dest: str | None, plugins: tuple[str, ...]) -> None:
+    """Write the model card of FILE, as Markdown: to DEST, or beside FILE under its name. Nothing is overwritten."""
+    _import_all(plugins)
+    path = Path(file)
+    content = files.read(file)
+    if not path.is_file():
+        raise UserError(f"{file}: a card describes a file on this machine; download it first")
+    goal = Path(dest) if dest else path.with_suffix(".md")
+    if goal.exists():
+        raise UserError(f"{goal} is there already, perhaps filled in: name another DEST or remove it")
+    _write_card(goal, path, content, file)
+
+
+def _write_card(goal: Path, made: Path, content: NetworkFile, source: str) -> None:
+    """A card that somebody may have filled in stays."""
+    if goal.exists():
+        click.echo(f"{goal} is left as it is; its figures may be another file's")
+        return
+    try:
+        write_card(goal, made, content, source)
+    except OSError as e:
+        raise UserError(f"cannot write the model card {goal}: {e.strerror or e}") from e
+    click.echo(f"{goal}: model card; fill in what is marked")
 
 
 def _export(file: str, path: Path, form: str, name: str, psi: float, noise_mode: NoiseMode) -> None:

@@ -1,0 +1,201 @@
+"""A model card for a network file: Markdown of what the file and its run folder say, with marked fields for the rest.
+
+The fields follow Mitchell et al. 2019, "Model Cards for Model Reporting". Nothing is guessed: what isn't in the file is
+marked `TO FILL IN`.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dnnlib.cache import file_sha256, is_url
+from torch_utils.persistence import NetworkFile, NetworkRecord, atomic_file
+from training.networks import files
+from training.networks.registry import GeneratorConfig, NetworkConfig, known_kinds
+
+TO_FILL_IN = "**TO FILL IN**"
+_SHOWN_TRAINING = ("preset", "seed", "gpus", "batch", "total_kimg", "resume", "precision")
+_ORDER = ("G_ema", "G", "D")  # the first one that is there is the one to sample from
+_VERSIONS = ("program", "torch")  # of the provenance
+_HOW = ("detector", "resize_mode", "num_generated", "num_real", "dataset", "dataset_hash")
+_RUN = {
+    ".onnx": """```python
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("{name}")
+z = np.random.RandomState(0).randn(1, {z_dim}).astype(np.float32)  # seed 0
+inputs = {{"z": z, "c": np.zeros((1, {c_dim}), np.float32)}}
+wanted = {{value.name for value in session.get_inputs()}}
+(images,) = session.run(None, {{k: v for k, v in inputs.items() if k in wanted}})
+# images: [1, {channels}, {height}, {width}], about [-1, 1]
+```""",
+    ".pt2": """```python
+import numpy as np
+import torch
+
+program = torch.export.load("{name}").module()
+z = torch.from_numpy(np.random.RandomState(0).randn(1, {z_dim})).float()  # seed 0
+images = program(z, torch.zeros(1, {c_dim}))
+# images: [1, {channels}, {height}, {width}], about [-1, 1]
+```""",
+}
+
+
+def write_card(card: Path, made: Path, content: NetworkFile, source: str) -> None:
+    """Writes the card of file `made`, which holds what `content` says; metrics come from the run folder of `source`."""
+    text = model_card(made, content, run_metrics(source))
+    with atomic_file(card) as file:
+        file.write(text.encode())
+
+
+def run_metrics(source: str) -> list[dict[str, Any]]:
+    """The lines about network file `source` in the metric-*.jsonl beside it, the newest of each metric."""
+    if is_url(source):
+        return []
+    path = Path(source)
+    found: dict[str, dict[str, Any]] = {}
+    for file in sorted(path.parent.glob("metric-*.jsonl")):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # a crash may have cut off the last line
+            if entry.get("snapshot_pkl") == path.name:
+                found[entry["metric"]] = entry
+    return list(found.values())
+
+
+def model_card(made: Path, content: NetworkFile, metrics: list[dict[str, Any]]) -> str:
+    """The card as Markdown."""
+    records = {name: record for name in _ORDER if (record := content.networks.get(name)) is not None}
+    main = next(iter(records.values()), None)
+    sections = {
+        "": _about(made, content),
+        "Intended use": f"{TO_FILL_IN}: what it is for, who should use it, what it must not be used for.",
+        "Networks": _networks(records),
+        "Training data": _data(content, main),
+        "Training": _training(content),
+        "Measured": _measured(metrics),
+        "Sampling": _sampling(made, main),
+        "Limits": f"{TO_FILL_IN}: what it does badly, what its data lack or distort, whom its pictures could harm.",
+    }
+    title = f"# Model card: {made.stem}\n\n"
+    note = f"Written from the file by StyleLoom. {TO_FILL_IN} marks what the file doesn't say.\n\n"
+    body = "\n\n".join(f"## {head}\n\n{text}" if head else text for head, text in sections.items())
+    return f"{title}{note}{body}\n"
+
+
+def _about(made: Path, content: NetworkFile) -> str:
+    origin = content.provenance
+    digest = "digest of the network file" if made.suffix in _RUN else "digest of its content"
+    rows = {
+        "file": f"`{made.name}`, {made.stat().st_size:,} bytes",
+        "SHA-256 of the file": f"`{file_sha256(made)}`",
+        digest: f"`{content.sha256(content.tensor_digests())}`",
+        "made by": ", ".join(f"{k} {v}" if k != "program" else str(v) for k, v in origin.items() if k in _VERSIONS),
+        "converted from": origin.get("converted_from"),
+        "author, contact": None,
+        "licence": None,
+        "citation": None,
+    }
+    return _table("about", rows)
+
+
+def _networks(records: Mapping[str, NetworkRecord]) -> str:
+    lines = ["| network | kind | parameters | all its numbers |", "|---|---|---|---|"]
+    for name, record in records.items():
+        stored = sum(t.numel() for t in record.tensors.values())
+        lines.append(f"| {name} | `{record.kind}` | {_parameters(name, record)} | {stored:,} |")
+    parts = ["\n".join(lines)]
+    for name, record in records.items():
+        if name == "G" and "G_ema" in records and records["G_ema"].config == record.config:
+            continue
+        parts.append(_table(f"config of {name}", {k: f"`{json.dumps(v)}`" for k, v in record.config.items()}))
+    return "\n\n".join(parts)
+
+
+def _parameters(name: str, record: NetworkRecord) -> str:
+    """Their number; a kind that no `--import` has registered can't be built, and so not be counted."""
+    if record.kind not in known_kinds():
+        return TO_FILL_IN
+    return f"{sum(p.numel() for p in files.build_record(record, name).parameters()):,}"
+
+
+def _data(content: NetworkFile, main: NetworkRecord | None) -> str:
+    said = (content.training_config or {}).get("data") or content.training_set_kwargs or {}
+    config = main.config if main is not None else {}
+    height, width = config.get("img_resolution") or (0, 0)
+    channels = {1: "grey", 3: "RGB"}.get(config.get("img_channels", 0), f"{config.get('img_channels')} channels")
+    mirrored = said.get("mirror", said.get("xflip"))
+    count = (content.training_set_kwargs or {}).get("num_images", said.get("max_size"))
+    labels = config.get("c_dim")
+    rows = {
+        "name": Path(said["path"]).name if said.get("path") else None,
+        "resolution": f"{width}x{height}, {channels}" if height else None,
+        "images": f"{count:,}" if count else None,
+        "mirrored images added": None if mirrored is None else ("yes" if mirrored else "no"),
+        "labels": None if labels is None else (f"vectors of length {labels}" if labels else "none"),
+        "where from, licence, consent": None,
+    }
+    return _table("data", rows)
+
+
+def _training(content: NetworkFile) -> str:
+    kimg = content.provenance.get("kimg")
+    config = content.training_config or {}
+    rows: dict[str, Any] = {"images seen": None if kimg is None else f"{round(kimg * 1000):,}"}
+    rows |= {key: f"`{json.dumps(config[key])}`" for key in _SHOWN_TRAINING if key in config}
+    rows |= {"hardware, duration": None}
+    table = _table("training", rows)
+    if not config:
+        return f"{table}\n\nThe file doesn't hold the options of its training. {TO_FILL_IN}"
+    whole = json.dumps(config | {"data": _without_folders(config.get("data") or {})}, indent=1)
+    return f"{table}\n\n<details><summary>All options</summary>\n\n```json\n{whole}\n```\n\n</details>"
+
+
+def _without_folders(data: dict[str, Any]) -> dict[str, Any]:
+    """The config of the data; where they lay on somebody's disk is nobody's business."""
+    return data | ({"path": Path(data["path"]).name} if data.get("path") else {})
+
+
+def _measured(metrics: Iterable[dict[str, Any]]) -> str:
+    rows = []
+    for metric in metrics:
+        how = " | ".join(str(metric.get(key, "")) for key in _HOW)
+        rows += [f"| {name} | {value:.5g} | {how} |" for name, value in metric["results"].items()]
+    if not rows:
+        return f"No metric of this network was found beside its file. {TO_FILL_IN}"
+    columns = ("metric", "value", *(key.replace("_", " ") for key in _HOW))
+    head = f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
+    return "\n".join([head, *rows]) + f"\n\n{TO_FILL_IN}: how such figures should be read for the intended use."
+
+
+def _sampling(made: Path, main: NetworkRecord | None) -> str:
+    if main is None or main.kind not in known_kinds(GeneratorConfig):
+        return TO_FILL_IN
+    config = main.config
+    height, width = config["img_resolution"]
+    if made.suffix in _RUN:
+        return _RUN[made.suffix].format(
+            name=made.name,
+            z_dim=config["z_dim"],
+            c_dim=config["c_dim"],
+            channels=config["img_channels"],
+            height=height,
+            width=width,
+        )
+    is_plugin = not NetworkConfig.kinds[main.kind].__module__.startswith("training.networks.")
+    extra = (" --class=0" if config["c_dim"] else "") + (" --import=FILE.py" if is_plugin else "")
+    commands = [
+        f"python generate.py --network={made.name} --outdir=out --seeds=0-7{extra}",
+        f"python generate.py grid --network={made.name} --seeds=0-31 --out=grid.png{extra}",
+    ]
+    note = f"\n\n{TO_FILL_IN}: the FILE.py that registers the kind `{main.kind}`." if is_plugin else ""
+    return "```sh\n" + "\n".join(commands) + "\n```" + note
+
+
+def _table(head: str, rows: Mapping[str, Any]) -> str:
+    lines = [f"| {head} | |", "|---|---|"]
+    return "\n".join(lines + [f"| {key} | {value or TO_FILL_IN} |" for key, value in rows.items()])
