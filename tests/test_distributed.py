@@ -153,7 +153,9 @@ def test_two_machines_train_one_run(tmp_path, two_nodes):
     """Agents that share no network but the cable; the folder is written by the first process only."""
     agents = []
     for name, address in two_nodes:
-        meet = ("--nnodes=2", "--rdzv-backend=c10d", "--rdzv-endpoint=10.77.0.1:29517", f"--local-addr={address}")
+        meet = ["--nnodes=2", "--rdzv-backend=c10d", "--rdzv-endpoint=10.77.0.1:29517", f"--local-addr={address}"]
+        # The namespaces share a host name, by which torchrun would find out who has to open the meeting point.
+        meet.append(f"--rdzv-conf=is_host={address == '10.77.0.1'}")
         command = ["ip", "netns", "exec", name, *torchrun(*meet)]
         command += command_line(tmp_path / name, "--batch-gpu=1", "--kimg=0.04")[1:]
         env = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": f"eth-{name[-1]}"}
