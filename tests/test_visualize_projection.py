@@ -145,3 +145,11 @@ def test_targets_are_cropped_resized_and_flattened(tmp_path):
     for name in ("text.png", "absent.png"):
         with pytest.raises(UserError, match="--target"):
             load_target(str(tmp_path / name), G)
+
+
+def test_target_of_a_format_whose_decoder_starts_a_program_is_refused(tmp_path):
+    picture = to_pil(to_uint8(torch.rand(3, 8, 8)))
+    picture.save(tmp_path / "x.eps")
+    (tmp_path / "x.eps").rename(tmp_path / "x.png")
+    with pytest.raises(UserError, match="cannot identify image file"):
+        load_target(str(tmp_path / "x.png"), small_generator())

@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageOps
 
 from dnnlib.errors import UserError
+from training.dataset.conversion.picture import FORMATS
 from training.networks.generator import Generator
 from training.sampling import device_of
 
@@ -114,7 +115,7 @@ def load_target(path: str, G: Generator) -> torch.Tensor:
     """A picture of any size, cropped to the network's shape, resized and as [1, C, H, W] in [-1, 1]. Transparent parts
     become white. UserError if it is no picture."""
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=FORMATS) as file:  # some of Pillow's other decoders start programs
             picture = ImageOps.exif_transpose(file).convert("RGBA")
     except (OSError, ValueError, Image.DecompressionBombError) as e:
         raise UserError(f"--target: cannot read the picture {path}: {e}") from e
