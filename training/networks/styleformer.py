@@ -73,11 +73,8 @@ class EncoderLayer(nn.Module):
         """x [N, L, C], w [N, w_dim]."""
         s1, s2 = self.affine1(w).chunk(2, dim=1)
         q, k, v = self.qkv(x, s1, s2)
-        attended = self._attend(q, k, v)
-        out = _modulated_linear(attended, self.w_weight, s2) + _modulated_linear(v, self.u_weight, s2)
-        noise = self._noise(x.shape[0], x, noise_mode)
-        if noise is not None:
-            out = out + noise
+        out = _modulated_linear(self._attend(q, k, v), self.w_weight, s2, self._noise(x, noise_mode))
+        out = _modulated_linear(v, self.u_weight, s2, out)
         return bias_act(out, self.bias.to(x.dtype), dim=2, act="lrelu", gain=1, clamp=self.spec.clamp)
 
     def qkv(
@@ -86,8 +83,11 @@ class EncoderLayer(nn.Module):
         """Pre-layer normalisation, demodulated projections, and the value's own style; each [N, L, C]."""
         y = F.layer_norm(_styled(x, s1), [x.shape[2]], eps=1e-5)
         weight = torch.cat([self.q_weight, self.k_weight, self.v_weight])
-        q, k, v = _modulated_linear(y, weight, s1).chunk(3, dim=2)
-        return q, k, _styled(v, s2)
+        of_q, of_k, of_v = _demodulation(weight, s1).chunk(3, dim=1)
+        # The value's style goes together with its demodulation: one pass over the tokens instead of two.
+        scale = torch.cat([of_q, of_k, of_v * s2], dim=1)
+        q, k, v = _styled(F.linear(y, weight.to(y.dtype)), scale).chunk(3, dim=2)
+        return q, k, v
 
     def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         if self.proj_weight is not None:
@@ -100,12 +100,13 @@ class EncoderLayer(nn.Module):
         """[N, L, C] -> [N, heads, L, C / heads]."""
         return t.unflatten(2, (self.spec.heads, -1)).transpose(1, 2)
 
-    def _noise(self, n: int, x: torch.Tensor, noise_mode: NoiseMode) -> torch.Tensor | None:
+    def _noise(self, x: torch.Tensor, noise_mode: NoiseMode) -> torch.Tensor | None:
+        """What is added to every channel, [N or 1, L, 1]."""
         if noise_mode == "none":
             return None
         if noise_mode == "const":
             return (self.noise_const * self.noise_strength).to(x.dtype)
-        return torch.randn([n, self.spec.tokens, 1], device=x.device, dtype=x.dtype) * self.noise_strength
+        return torch.randn([x.shape[0], self.spec.tokens, 1], device=x.device, dtype=x.dtype) * self.noise_strength
 
 
 class ToRGB(nn.Module):
@@ -220,11 +221,23 @@ def _uniform(rows: int, columns: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(rows, columns).uniform_(-bound, bound))
 
 
-def _modulated_linear(x: torch.Tensor, weight: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
-    """x [N, L, I] (already carrying the style), weight [O, I], style [N, I] -> [N, L, O], demodulated: each output is
-    divided by the norm of its styled weight row (Karras et al. 2020, "Analyzing and Improving", section 2.2)."""
-    demodulation = (style.square() @ weight.square().t() + 1e-8).rsqrt()
-    return _styled(F.linear(x, weight.to(x.dtype)), demodulation)
+def _modulated_linear(
+    x: torch.Tensor,  # [N, L, I], already carrying the style
+    weight: torch.Tensor,  # [O, I]
+    style: torch.Tensor,  # [N, I]
+    addend: torch.Tensor | None = None,  # broadcasts to [N, L, O]
+) -> torch.Tensor:
+    """Demodulated linear map of x, plus `addend`: [N, L, O]."""
+    y, demodulation = F.linear(x, weight.to(x.dtype)), _demodulation(weight, style)
+    if addend is None:
+        return _styled(y, demodulation)
+    return torch.addcmul(addend, y, demodulation.to(x.dtype)[:, None, :])
+
+
+def _demodulation(weight: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
+    """One over the norm of each styled weight row: weight [O, I], style [N, I] -> [N, O] (Karras et al. 2020,
+    "Analyzing and Improving the Image Quality of StyleGAN", section 2.2)."""
+    return (style.square() @ weight.square().t() + 1e-8).rsqrt()
 
 
 def _styled(x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
