@@ -33,7 +33,11 @@ option sets: `--set FIELD=VALUE` reaches every other one, and `--dry-run` prints
 PICTURES = {
     "grid": ("80 samples", "samples.png"),
     "mix": ("Style mixing", "mix.png"),
+    "walk": ("A walk through four styles", "walk.gif"),
     "attention": ("Attention of one sample", "attention.png"),
+    "project": ("The average style, a target, its projection", "projection.png"),
+    "explore": ("The page in the browser", "explore.png"),
+    "report": ("The beginning of a run's report", "report.png"),
     "demo": ("The same latents while training went on", "timeline.png"),
 }  # command -> what its picture shows, file in docs/images
 
@@ -41,7 +45,15 @@ PICTURES = {
 def page() -> str:
     """The whole page."""
     parts = [HEAD]
-    parts += ["## train.py\n", _about(train.main), TRAIN, _train_table(), _presets()]
+    parts += [
+        "## train.py\n",
+        _about(train.main),
+        TRAIN,
+        _train_table(),
+        _presets(),
+        "The beginning of a run's `report.html`:\n",
+        _picture("report"),
+    ]
     parts += ["## generate.py\n", _about(generate.main), "See [Generating](generate.md).\n", _table(generate.main)]
     parts += [_sub_command("generate.py", name, command) for name, command in generate.main.commands.items()]
     parts += ["## calc_metrics.py\n", _about(calc_metrics.main), "See [Metrics](metrics.md).\n"]

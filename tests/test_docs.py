@@ -5,8 +5,10 @@ A block or command that these don't know fails.
 """
 
 import ast
-import importlib.util
+import importlib
+import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,8 @@ from pathlib import Path
 import click
 import docs_stand_ins
 import pytest
-from docs_commands import SCRIPTS, Runner
+import yaml
+from docs_commands import SCRIPTS, Runner, invoke
 from docs_pages import PAGES, ROOT, Block, Page, anchors, indented_blocks, inline_code, links, read_page
 from torch.distributed.run import get_args_parser
 
@@ -26,13 +29,13 @@ from metrics.families import FAMILIES
 from training.dataset.conversion import sources
 from training.networks import registry as networks_registry
 from training.networks.registry import NetworkConfig
+from training.options import check_config
 
 RUN = ("sh", "bash", "python")
 SHOWN = ("text", "json", "html", "yaml")  # output, layouts, formats: nothing to run
 SKIPS = ("gpu", "root", "minutes")  # needs a GPU; changes the system; is long, and run elsewhere (make demo in CI)
 IN_PROCESSES = {"README.md": ("generate.py",), "quick-start.md": ("dataset_tool.py",)}
 IMAGES = 40  # that metrics generate here
-OTHER_OPTIONS = {"--nnodes", "--no-deps", "--user-data-dir"}
 
 pages = pytest.mark.parametrize(
     "page", [read_page(path) for path in PAGES], ids=lambda p: str(p.path.relative_to(ROOT))
@@ -120,14 +123,59 @@ def _check_syntax(block: Block) -> None:
         assert done.returncode == 0, done.stderr
 
 
-def test_the_options_page_is_what_the_scripts_say():
-    path = ROOT / "docs" / "make_options.py"
-    spec = importlib.util.spec_from_file_location("make_options", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.PAGE.read_text() == module.page(), "run: python docs/make_options.py"
+@pytest.fixture
+def script(monkeypatch):
+    """A script of docs/ as a module."""
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    return importlib.import_module
+
+
+def test_the_options_page_is_what_the_scripts_say(script):
+    make_options = script("make_options")
+    assert make_options.PAGE.read_text() == make_options.page(), "run: python docs/make_options.py"
+
+
+def test_recipes_state_the_sizes_of_their_networks(script):
+    count_operations = script("count_operations")
+    index = (ROOT / "docs" / "recipes.md").read_text()
+    for name in count_operations.ROWS:
+        g, d = (f"{size:,}" for size in check_config(count_operations.resolved(name)))
+        (row,) = [line for line in index.splitlines() if line.startswith("| [") and f"[`{name}`]" in line]
+        page = (ROOT / "docs" / "recipes" / f"{name}.md").read_text()
+        assert row.endswith(f"| {g} |"), row
+        assert f"| parameters of G | {g} " in page, g
+        assert "wavelet" not in page or d in page, d
+
+
+def test_a_recipe_states_its_operations(script):
+    row = script("count_operations").row("celeba")
+    assert row in (ROOT / "docs" / "recipes.md").read_text().splitlines(), row
+    sample, training, total = row.replace(" ", "").strip("|").split("|")[1:]
+    page = (ROOT / "docs" / "recipes" / "celeba.md").read_text()
+    assert f"{sample} GFLOP per sample, {training} GFLOP per training image, {total} EFLOP" in page
+
+
+def test_the_ported_stylenat_config_means_the_same():
+    """Key by key: the YAML of docs/coming-from.md against what its command resolves to."""
+    blocks = read_page(ROOT / "docs" / "coming-from.md").blocks
+    (theirs,) = [yaml.safe_load(b.text)["runs"] for b in blocks if b.language == "yaml"]
+    (command,) = [b.text for b in blocks if "mine256" in b.text]
+    said = invoke("train.py", shlex.split(command.replace("\\\n", " "))[2:])
+    ours = json.loads(said[: said.rindex("}") + 1])
+    G, D, loss = ours["G"], ours["D"], ours["loss"]
+    g, d, run = theirs["generator"], theirs["discriminator"], theirs["training"]
+    assert (G["kind"], D["kind"]) == ("stylenat", "wavelet_discriminator")
+    assert G["img_resolution"] == [theirs["size"]] * 2
+    assert G["z_dim"] == G["w_dim"] == g["style_dim"]
+    assert (G["mapping_layers"], G["checkpoint"]) == (g["n_mlp"], g["use_checkpoint"])
+    for key in ("channel_multiplier", "min_heads", "mlp_ratio", "kernels", "dilations", "block_type"):
+        assert G[key] == g[key], key
+    assert (D["channel_multiplier"], D["spectral_norm"]) == (d["channel_multiplier"], d["sn"])
+    assert (ours["D_opt"]["lr"], loss["r1_interval"]) == (d["lr"], d["reg_every"])
+    assert ours["G_opt"]["lr"] == (g["lr"] / 4 if run["ttur"] else g["lr"])
+    assert ours["total_kimg"] == run["iter"] * run["batch"] / 1000 == ours["G_opt"]["decay_end_kimg"]
+    assert (ours["batch"], ours["data"]["mirror"]) == (run["batch"], run["use_flip"])
+    assert (loss["r1_gamma"], loss["bcr_real"] > 0, loss["bcr_fake"] > 0) == (run["r1"], run["bcr"], run["bcr"])
 
 
 @pages
@@ -146,7 +194,7 @@ def test_links_and_pictures_are_there(page: Page):
 
 
 def _known_options() -> set[str]:
-    found = set(OTHER_OPTIONS)
+    found: set[str] = set()
     for command in SCRIPTS.values():
         commands = [command, *(command.commands.values() if isinstance(command, click.Group) else ())]
         for option in (p for c in commands for p in c.params):
