@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,12 +19,13 @@ from dnnlib.errors import UserError
 from training.dataset.conversion.png import image_name
 from training.dataset.zip_writer import ZipWriter
 from training.networks.generator import Generator, NoiseMode
-from training.sampling import class_label, images_of_styles, styles_of_seeds
+from training.networks.layers import largest_divisor
+from training.sampling import class_label, device_of, images_of_styles, styles_of_seeds
 from training.visualize import png_writer
 from training.visualize.png_writer import HEADER, write_whole
 
 JOB_FILE = "sampling.json"  # in the folder, while it is incomplete and after: what was asked for
-QUEUED = 4  # batches that may wait for being written
+QUEUED = 4  # parts of a batch that may wait for being written
 
 
 @dataclass
@@ -100,18 +102,37 @@ def _open_job(folder: Path, job: Job) -> None:
 def _generate(
     G: Generator, job: Job, folder: Path, missing: list[int], batch: int, progress: Callable[[int], None]
 ) -> None:
-    with _writer(folder) as pipe, ThreadPoolExecutor(max_workers=1) as pool:
-        queue: list[Future[int]] = []
+    workers = _workers(G, job, batch)
+    part = batch // workers
+    with _writer(folder) as pipe, _threads(workers) as pool:
+        queue: deque[Future[tuple[list[int], torch.Tensor]]] = deque()
         try:
-            for indices, images in _batches(G, job, missing, batch):
-                queue.append(pool.submit(_send, pipe, indices, images))
-                if len(queue) > QUEUED:
-                    progress(queue.pop(0).result())
+            for start in range(0, len(missing), part):
+                queue.append(pool.submit(_images, G, job, missing[start : start + part]))
+                if len(queue) > workers + QUEUED:
+                    progress(_send(pipe, *queue.popleft().result()))
             while queue:
-                progress(queue.pop(0).result())
+                progress(_send(pipe, *queue.popleft().result()))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _workers(G: Generator, job: Job, batch: int) -> int:
+    """How many parts of a batch go through the network at the same time. On a CPU, cores that work on images of their
+    own get more done than cores that share every operation. Random noise is keyed by the one global generator."""
+    if device_of(G).type != "cpu" or job.noise_mode == "random":
+        return 1
+    return largest_divisor(batch, torch.get_num_threads())
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool whose threads share the cores evenly. (torch's number of threads is that of the calling thread.)"""
+    cores = torch.get_num_threads()
+    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(max(cores // count, 1),)) as pool:
+        yield pool
+    torch.set_num_threads(cores)  # for the threads that follow
 
 
 @contextmanager
@@ -141,13 +162,12 @@ def _send(pipe: IO[bytes], indices: list[int], images: torch.Tensor) -> int:
     return len(indices)
 
 
-def _batches(G: Generator, job: Job, missing: list[int], batch: int) -> Iterator[tuple[list[int], torch.Tensor]]:
-    for start in range(0, len(missing), batch):
-        indices = missing[start : start + batch]
-        seeds = [job.first_seed + i for i in indices]
-        c = torch.cat([class_label(G, job.label(G, i)) for i in indices])
-        ws = styles_of_seeds(G, seeds, c, job.psi)
-        yield indices, images_of_styles(G, ws, job.noise_mode, seeds, batch)
+def _images(G: Generator, job: Job, indices: list[int]) -> tuple[list[int], torch.Tensor]:
+    """The images of one pass: their indices, and uint8 [N, C, H, W]."""
+    seeds = [job.first_seed + i for i in indices]
+    c = torch.cat([class_label(G, job.label(G, i)) for i in indices])
+    ws = styles_of_seeds(G, seeds, c, job.psi)
+    return indices, images_of_styles(G, ws, job.noise_mode, seeds, len(seeds))
 
 
 def _labels(G: Generator, job: Job) -> dict[str, list]:
