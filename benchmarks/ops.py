@@ -10,9 +10,11 @@ import os
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median, quantiles
+from typing import Any
 
 import click
 import torch
@@ -25,7 +27,7 @@ from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.neighborhood_attention import na2d
 from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d
 
-Step = Callable[[], object]
+Step = Callable[[], Any]
 
 
 # --- Rivals ----------------------------------------------------------------------------------------------------------
@@ -149,10 +151,14 @@ def spread(times: list[float]) -> str:
     return f"{median(times):8.2f} ms ({low:.2f}-{high:.2f})"
 
 
+def verdict(reached: bool) -> str:
+    return "ok" if reached else "MISSED"
+
+
 def report(name: str, ours: list[float], rival: list[float], goal: float) -> None:
     ratio = median(rival) / median(ours)
-    verdict = "ok" if ratio >= goal else "MISSED"
-    click.echo(f"{name:42} {spread(ours):30} rival {spread(rival):32} {ratio:6.1f}x  goal {goal:g}x  {verdict}")
+    result = f"{ratio:6.1f}x  goal {goal:g}x  {verdict(ratio >= goal)}"
+    click.echo(f"{name:42} {spread(ours):30} rival {spread(rival):32} {result}")
 
 
 def with_backward(function: Callable[..., torch.Tensor], inputs: list[torch.Tensor]) -> Step:
@@ -186,7 +192,8 @@ def bench_na2d() -> None:
 
         compare(name, ours, rival, inputs, (5, 4))
         memory = [extra_memory(with_backward(f, inputs)) for f in (ours, rival)]
-        click.echo(f"{name + ' extra memory':42} {memory[0]:8.1f} MB   rival {memory[1]:8.1f} MB   goal 1/4 of it")
+        sizes = f"{memory[0]:8.1f} MB   rival {memory[1]:8.1f} MB   goal 1/4 of it"
+        click.echo(f"{name + ' extra memory':42} {sizes}  {verdict(memory[0] <= memory[1] / 4)}")
 
 
 def bench_na2d_growth() -> None:
@@ -201,7 +208,25 @@ def bench_na2d_growth() -> None:
     for name, (small, large) in (("forward", forward), ("forward+backward", backward)):
         growth = median(large) / median(small)
         times = f"{median(small):8.2f} -> {median(large):8.2f} ms"
-        click.echo(f"na2d 64^2 -> 256^2 {name:24} {times}  {growth:.1f}x  goal 16 +- 15 %")
+        result = f"{growth:.1f}x  goal 16 +- 15 %  {verdict(growth <= 16 * 1.15)}"
+        click.echo(f"na2d 64^2 -> 256^2 {name:24} {times}  {result}")
+
+
+def bench_natten() -> None:
+    """The PyPI package natten, whose only CPU path is the forward pass of flex_attention."""
+    try:
+        from natten.functional import na2d as natten_na2d
+    except ImportError:
+        click.echo("natten: not installed (pip install --no-deps --no-build-isolation natten==0.21.7)")
+        return
+    warnings.filterwarnings("ignore", module="torch.nn.attention")  # says at every start that it is slow
+    inputs = [torch.randn(1, 64, 64, 4, 32) for _ in range(3)]
+    steps: list[Step] = [lambda: na2d(*inputs, 7), lambda: natten_na2d(*inputs, kernel_size=7)]
+    error = float((steps[0]() - steps[1]()).abs().max())
+    if error > 1e-3:
+        raise click.ClickException(f"natten: the two sides differ by {error:g}")
+    with torch.no_grad():
+        report("na2d 64x64 K 7 d 1 forward, natten", *timed(steps), 300)
 
 
 def bench_upfirdn2d() -> None:
@@ -230,6 +255,7 @@ def bench_bias_act() -> None:
 BENCHMARKS = {
     "na2d": bench_na2d,
     "growth": bench_na2d_growth,
+    "natten": bench_natten,
     "upfirdn2d": bench_upfirdn2d,
     "bias_act": bench_bias_act,
 }

@@ -50,6 +50,9 @@ GRID = [
     ((1, 56, 57, 1, 3), (7, 7), (8, 8)),  # K * d is the side
     ((2, 4, 4, 4, 8), (4, 4), (1, 1)),  # full attention, even kernel
     ((1, 40, 26, 1, 36), (13, 13), (2, 2)),
+    ((1, 61, 9, 2, 5), (3, 3), (1, 1)),  # several bands of rows, each a task
+    ((1, 83, 11, 1, 8), (5, 3), (2, 1)),
+    ((1, 313, 3, 1, 2), (3, 3), (2, 1)),  # one dilation group has a band less than the other
 ]
 
 
@@ -198,13 +201,13 @@ def test_autocast_lowers_attention():
 
 @needs_kernels
 def test_bitwise_reproducible_whatever_the_threads():
-    tensors = _inputs((2, 30, 31, 2, 24), (7, 7), torch.float32)
+    tensors = _inputs((2, 60, 31, 2, 24), (3, 7), torch.float32)  # two bands of rows
     threads = torch.get_num_threads()
     try:
         runs = []
         for count in (1, 2, 2):
             torch.set_num_threads(count)
-            runs.append(_all_orders("compiled", tensors, (7, 7), (2, 1)))
+            runs.append(_all_orders("compiled", tensors, (3, 7), (2, 1)))
     finally:
         torch.set_num_threads(threads)
     for results in zip(*runs):

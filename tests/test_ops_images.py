@@ -184,7 +184,11 @@ def test_upfirdn2d_fuzz(data):
     def draw(low, high):
         return data.draw(st.integers(low, high))
 
-    f = _random(draw(1, 6), draw(1, 6), seed=draw(0, 9)) if draw(0, 1) else _random(draw(1, 14))
+    f = [
+        lambda: _random(draw(1, 6), draw(1, 6), seed=draw(0, 9)),
+        lambda: _random(draw(1, 14), seed=draw(0, 9)),
+        lambda: _random(draw(1, 6), seed=draw(0, 9)).outer(_random(draw(1, 6), seed=draw(0, 9))),  # of rank one
+    ][draw(0, 2)]()
     x = _random(draw(0, 2), draw(1, 3), draw(1, 20), draw(1, 40), seed=draw(0, 9))
     options = {
         "up": (draw(1, 4), draw(1, 4)),
@@ -200,6 +204,21 @@ def test_upfirdn2d_fuzz(data):
     assert error(y, expected[0]) < 1e-11
     for got, want in zip(_two_orders("compiled", lambda x: upfirdn2d(x, f, **options), [x]), expected):
         assert error(got, want) < 1e-11
+
+
+@needs_kernels
+@pytest.mark.parametrize("f", [_random(4).outer(_random(5, seed=1)), torch.zeros(3, 3, dtype=torch.float64)])
+def test_filters_of_rank_one_and_almost(f):
+    """Two passes serve a filter only if they give the filter back."""
+    x, nearly = _random(2, 3, 9, 21), f.clone()
+    nearly[1, 2] += 1e-9
+    for taps in (f, nearly):
+        for up, down in [((1, 1), (2, 2)), ((2, 2), (1, 1))]:
+            want = _zero_insertion(x, taps, up, down, (4, 3, 2, 4), False, 1.0)
+            assert error(upfirdn2d(x, taps, up, down, (4, 3, 2, 4)), want) < 1e-13
+    broken = f.clone()
+    broken[0, 0] = torch.nan
+    assert upfirdn2d(x, broken, down=2).isnan().all()
 
 
 @pytest.mark.parametrize("implementation", ["ref", "auto"])

@@ -53,25 +53,12 @@ def _bias_act_grad(
 
 
 @torch.library.register_fake("styleloom::bias_act")
-def _bias_act_shape(
-    x: Tensor, b: Tensor | None, dim: int, act: int, alpha: float, gain: float, clamp: float | None
-) -> Tensor:
+def _bias_act_shape(x: Tensor, *rest: Any) -> Tensor:
     return torch.empty_like(x)
 
 
 @torch.library.register_fake("styleloom::bias_act_grad")
-def _bias_act_grad_shape(
-    g: Tensor,
-    g2: Tensor | None,
-    x: Tensor,
-    b: Tensor | None,
-    dim: int,
-    act: int,
-    alpha: float,
-    gain: float,
-    clamp: float | None,
-    from_output: bool,
-) -> Tensor:
+def _bias_act_grad_shape(g: Tensor, g2: Tensor | None, x: Tensor, *rest: Any) -> Tensor:
     return torch.empty_like(x)
 
 

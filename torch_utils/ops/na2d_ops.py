@@ -131,9 +131,7 @@ def _na2d(
 
 
 @torch.library.register_fake("styleloom::na2d")
-def _na2d_shape(
-    q: Tensor, k: Tensor, v: Tensor, rpb: Tensor | None, partitions: list[int], scale: float
-) -> tuple[Tensor, Tensor]:
+def _na2d_shape(q: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     return q.new_empty(q.shape), q.new_empty(q.shape[:4], dtype=sum_dtype(q.dtype))
 
 
@@ -174,15 +172,7 @@ def _na2d_backward(
 
 @torch.library.register_fake("styleloom::na2d_backward")
 def _na2d_backward_shape(
-    grad_out: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    rpb: Tensor | None,
-    lse: Tensor,
-    delta: Tensor,
-    partitions: list[int],
-    scale: float,
+    grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, rpb: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     bias = q.new_empty([0]) if rpb is None else rpb.new_empty(rpb.shape)
     return q.new_empty(q.shape), q.new_empty(q.shape), q.new_empty(q.shape), bias

@@ -1,6 +1,7 @@
 // bias_act and upfirdn2d between the dispatcher and the kernels of one device.
 //
-// A Device offers `bias_act<T>(args, tensor)`, `upfirdn<T, Sum>(args, tensor)` and `kernel_type(dtype)`.
+// A Device offers `bias_act(args, tensor on it)`, `upfirdn(args, tensor)`, `kernel_type(dtype)`, `fresh(tensor)`, which
+// prepares new memory for results, and `kFactorises`: whether its upfirdn finds the passes of a 2-D filter itself.
 #pragma once
 
 #include <ATen/Dispatch.h>
@@ -44,7 +45,7 @@ at::Tensor run_bias_act(const at::Tensor& x_in, const OptionalTensor& b_in, cons
   const at::Tensor b = b_in ? b_in->to(x.scalar_type()).contiguous() : at::Tensor();
   const at::Tensor g = g_in ? in_order_of(*g_in, x) : at::Tensor();
   const at::Tensor g2 = g2_in ? in_order_of(*g2_in, x) : at::Tensor();
-  const at::Tensor y = at::empty_like(x);
+  const at::Tensor y = Device::fresh(at::empty_like(x));
   BiasActParams p = {};
   p.count = x.numel();
   p.bias_stride = b.defined() ? x.stride(options.dim) : 1;
@@ -80,7 +81,8 @@ at::Tensor bias_act_grad(const at::Tensor& g, const OptionalTensor& g2, const at
 template <class Device>
 at::Tensor run_upfirdn(const at::Tensor& x_in, const at::Tensor& f, const UpfirdnParams& params) {
   const at::Tensor x = x_in.to(Device::kernel_type(x_in.scalar_type())).contiguous();
-  const at::Tensor y = at::empty({x.size(0), x.size(1), params.out_height, params.out_width}, x.options());
+  const at::Tensor y =
+      Device::fresh(at::empty({x.size(0), x.size(1), params.out_height, params.out_width}, x.options()));
   if (y.numel() > 0) with_type(x.scalar_type(), [&](auto type) {
     using T = decltype(type);
     using Sum = typename AccumulateIn<T>::type;
@@ -96,11 +98,13 @@ inline int64_t filtered_size(int64_t size, int64_t up, int64_t down, int64_t pad
   return (size * up + pad - taps) / down + 1;
 }
 
-// up and down are (x, y), padding (x0, x1, y0, y1). A one-dimensional filter runs as a pass along x and one along y.
+// up and down are (x, y), padding (x0, x1, y0, y1). A one-dimensional filter is one along x and along y: if
+// the device doesn't factorise, two passes through memory.
 template <class Device>
 at::Tensor upfirdn2d(const at::Tensor& x, const at::Tensor& f_in, at::IntArrayRef up, at::IntArrayRef down,
                      at::IntArrayRef padding, bool flip_filter, double gain) {
   at::Tensor f = f_in.to(sum_type(x.scalar_type()));
+  if (Device::kFactorises && f.dim() == 1) f = f.outer(f);
   if (!flip_filter) f = f.dim() == 2 ? f.flip({0, 1}) : f.flip({0});
   const int64_t taps_x = f.size(-1), taps_y = f.size(0);
   UpfirdnParams p = {};

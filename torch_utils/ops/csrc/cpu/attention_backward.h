@@ -1,5 +1,6 @@
-// The fused backward pass of neighbourhood attention. Probabilities and gradients of the scores are computed once, query
-// row by query row, and kept as long as a key row needs them: a key gathers its gradients from the queries that see it.
+// The fused backward pass of neighbourhood attention. Probabilities and gradients of the scores are computed once,
+// query row by query row, and kept as long as a key row needs them: a key gathers its gradients from the queries that
+// see it.
 #pragma once
 
 #include "attention_forward.h"
@@ -12,21 +13,21 @@ struct BackwardTask {
   const AttentionArgs<T>& args;
   const Window& w;
   const Task t;
-  const int64_t pitch, planar, position;  // of a row of scores, of a planar channel, of an interleaved position
+  const int64_t pitch, planar, position;  // of a row of scores, of a planar row, of an interleaved position
   const int64_t plane, gradients;         // in a kept row: from window row to window row, and where gradients begin
   const int64_t first_row, last_row;      // query rows that see this task's keys
   RowWindow<T> keys, values, key_rows;    // keys and values planar, and keys interleaved
   RowWindow<T> queries, grads, kept;      // interleaved; kept: probabilities and score gradients [2][kernel_y][plane]
   BiasTable<T> bias, grad_bias;
-  T *scores, *slopes;           // [kTogether][kernel_y][pitch]
-  int64_t *columns, *seen_rows; // of `SeenWeights` into `kept`
+  T *scores, *slopes;            // [kTogether][kernel_y][pitch]
+  int64_t *columns, *seen_rows;  // of `SeenWeights` into `kept`
 
   BackwardTask(const AttentionArgs<T>& a, const Task& task, Scratch<T> scratch)
-      : args(a), w(a.window), t(task), pitch(score_pitch<T>(w)), planar(planar_pitch<T>(t.cols.members)),
+      : args(a), w(a.window), t(task), pitch(score_pitch<T>(w)), planar(Planar<T>::space(t.cols.members, w.channels)),
         position(padded<T>(w.channels)), plane(plane_of(w, t.cols.members)), gradients(w.kernel_y * plane),
         first_row(t.rows.first_query(t.first)), last_row(t.rows.last_query(t.last - 1)),
-        keys(scratch, w.kernel_y, w.channels * planar, t.rows.first_key(first_row)),
-        values(scratch, w.kernel_y, w.channels * planar, t.rows.first_key(first_row)),
+        keys(scratch, w.kernel_y, planar, t.rows.first_key(first_row)),
+        values(scratch, w.kernel_y, planar, t.rows.first_key(first_row)),
         key_rows(scratch, w.kernel_y, t.cols.members * position, t.rows.first_key(first_row)),
         queries(scratch, most_seen(w.kernel_y), t.cols.members * position, first_row),
         grads(scratch, most_seen(w.kernel_y), t.cols.members * position, first_row),
@@ -46,7 +47,7 @@ struct BackwardTask {
 
   static int64_t space(const Window& w) {
     const int64_t members = ceil_div(w.width, w.dilation_x), seen = most_seen(w.kernel_y);
-    const int64_t planar_row = w.channels * planar_pitch<T>(members), row = members * padded<T>(w.channels);
+    const int64_t planar_row = Planar<T>::space(members, w.channels), row = members * padded<T>(w.channels);
     return 2 * RowWindow<T>::space(w.kernel_y, planar_row) + RowWindow<T>::space(w.kernel_y, row) +
            2 * RowWindow<T>::space(seen, row) + RowWindow<T>::space(seen, 2 * w.kernel_y * plane_of(w, members)) +
            2 * BiasTable<T>::space(w) + 2 * kTogether * w.kernel_y * score_pitch<T>(w) + (members + seen) * kIndex +
@@ -55,11 +56,14 @@ struct BackwardTask {
 
   void score(int64_t row, int64_t col, int64_t count, T* place) const {
     const int64_t y = t.rows.first_key(row), area = w.kernel_y * pitch;
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t x = t.cols.first_key(col + i), from = (col + i) * position;
-      dots(queries.row(row) + from, w.channels, keys, planar, y, x, w.kernel_y, w.kernel_x, scores + i * area, pitch);
-      dots(grads.row(row) + from, w.channels, values, planar, y, x, w.kernel_y, w.kernel_x, slopes + i * area, pitch);
-    }
+    const auto products = [&](const RowWindow<T>& own, const RowWindow<T>& others, T* out) {
+      for (int64_t i = 0; i < count; ++i) {
+        dots(own.row(row) + (col + i) * position, w.channels, others, y, t.cols.first_key(col + i), w.kernel_y,
+             w.kernel_x, out + i * area, pitch);
+      }
+    };
+    products(queries, keys, scores);
+    products(grads, values, slopes);
     for (int64_t i = 0; i < count; ++i) {
       const T* corner = bias.corner(y - row, t.cols.first_key(col + i) - (col + i));
       T* probabilities = place + (col + i) * pitch;

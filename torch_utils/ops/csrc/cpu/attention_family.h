@@ -11,7 +11,7 @@ template <class T>
 static int64_t family_space(const Window& w) {
   const int64_t columns = ceil_div(w.width, w.dilation_x), seen = most_seen(w.kernel_y);
   const int64_t index = sizeof(int64_t) / sizeof(T);
-  return RowWindow<T>::space(w.kernel_y, w.channels * planar_pitch<T>(columns)) +
+  return RowWindow<T>::space(w.kernel_y, Planar<T>::space(columns, w.channels)) +
          RowWindow<T>::space(seen, columns * padded<T>(w.channels)) + w.kernel_y * score_pitch<T>(w) +
          (columns + seen) * index + 5 * kAlignment;
 }
@@ -22,15 +22,15 @@ static void qk(const AttentionArgs<T>& args, int64_t begin, int64_t end, T* memo
   const Window& w = args.window;
   for_tasks(w, begin, end, [&](const Task& t) {
     Scratch<T> scratch{memory};
-    const int64_t planar = planar_pitch<T>(t.cols.members), pitch = score_pitch<T>(w);
-    RowWindow<T> keys(scratch, w.kernel_y, w.channels * planar, t.rows.first_key(t.first));
+    const int64_t pitch = score_pitch<T>(w);
+    RowWindow<T> keys(scratch, w.kernel_y, Planar<T>::space(t.cols.members, w.channels), t.rows.first_key(t.first));
     T* scores = scratch.take(w.kernel_y * pitch);
     for (int64_t row = t.first; row < t.last; ++row) {
       const int64_t top = t.rows.first_key(row);
       keys.cover(top, top + w.kernel_y, [&](int64_t r, T* place) { pack_planar(args.k, w, t, r, T(1), place); });
       for (int64_t col = 0; col < t.cols.members; ++col) {
-        dots<T>(at(args.q, w, t, row, col), w.channels, keys, planar, top, t.cols.first_key(col), w.kernel_y,
-                w.kernel_x, scores, pitch);
+        dots<T>(at(args.q, w, t, row, col), w.channels, keys, top, t.cols.first_key(col), w.kernel_y, w.kernel_x,
+                scores, pitch);
         T* target = at(args.scores, w, t, row, col);
         for (int64_t r = 0; r < w.kernel_y; ++r) {
           memcpy(target + r * w.kernel_x, scores + r * pitch, w.kernel_x * sizeof(T));

@@ -31,39 +31,33 @@ struct ForwardTask {
   const AttentionArgs<T>& args;
   const Window& w;
   const Task t;
-  const int64_t pitch, planar;
+  const int64_t pitch;  // of a row of scores
   RowWindow<T> keys, values;  // keys planar, values interleaved
   BiasTable<T> bias;
-  T* scores;  // [kTogether][kernel_y][pitch]
+  T *queries, *scores;  // a row, interleaved; [kTogether][kernel_y][pitch]
 
   ForwardTask(const AttentionArgs<T>& a, const Task& task, Scratch<T> scratch)
-      : args(a), w(a.window), t(task), pitch(score_pitch<T>(w)), planar(planar_pitch<T>(t.cols.members)),
-        keys(scratch, w.kernel_y, w.channels * planar, t.rows.first_key(t.first)),
+      : args(a), w(a.window), t(task), pitch(score_pitch<T>(w)),
+        keys(scratch, w.kernel_y, Planar<T>::space(t.cols.members, w.channels), t.rows.first_key(t.first)),
         values(scratch, w.kernel_y, t.cols.members * padded<T>(w.channels), t.rows.first_key(t.first)),
-        bias(scratch, w, a.rpb != nullptr), scores(scratch.take(kTogether * w.kernel_y * pitch)) {
+        bias(scratch, w, a.rpb != nullptr), queries(scratch.take(t.cols.members * padded<T>(w.channels))),
+        scores(scratch.take(kTogether * w.kernel_y * pitch)) {
     if (a.rpb != nullptr) bias.read(a.rpb + t.head * bias.height * bias.width);
   }
 
   static int64_t space(const Window& w) {
-    const int64_t columns = ceil_div(w.width, w.dilation_x);
-    return RowWindow<T>::space(w.kernel_y, w.channels * planar_pitch<T>(columns)) +
-           RowWindow<T>::space(w.kernel_y, columns * padded<T>(w.channels)) + BiasTable<T>::space(w) +
-           kTogether * w.kernel_y * score_pitch<T>(w) + 4 * kAlignment;
+    const int64_t columns = ceil_div(w.width, w.dilation_x), row = columns * padded<T>(w.channels);
+    return RowWindow<T>::space(w.kernel_y, Planar<T>::space(columns, w.channels)) +
+           RowWindow<T>::space(w.kernel_y, row) + BiasTable<T>::space(w) + row +
+           kTogether * w.kernel_y * score_pitch<T>(w) + 5 * kAlignment;
   }
 
-  void prefetch_queries(int64_t row, int64_t col) const {
-    for (int64_t next = col; next < smaller(col + kTogether, t.cols.members); ++next) {
-      prefetch<0>(at(args.q, w, t, row, next), w.channels);
-      prefetch<1>(at(args.out, w, t, row, next), w.channels);
-    }
-  }
-
-  void queries(int64_t row, int64_t col, int64_t count) const {
+  void attend(int64_t row, int64_t col, int64_t count) const {
     const int64_t y = t.rows.first_key(row), area = w.kernel_y * pitch;
-    prefetch_queries(row, col + kTogether);
     for (int64_t i = 0; i < count; ++i) {
-      dots<T>(at(args.q, w, t, row, col + i), w.channels, keys, planar, y, t.cols.first_key(col + i), w.kernel_y,
-              w.kernel_x, scores + i * area, pitch);
+      if (col + kAhead + i < t.cols.members) prefetch<1>(at(args.out, w, t, row, col + kAhead + i), w.channels);
+      dots(queries + (col + i) * padded<T>(w.channels), w.channels, keys, y, t.cols.first_key(col + i),
+           w.kernel_y, w.kernel_x, scores + i * area, pitch);
     }
     T total[kTogether];
     for (int64_t i = 0; i < count; ++i) {
@@ -83,7 +77,8 @@ struct ForwardTask {
       const int64_t top = t.rows.first_key(row), bottom = top + w.kernel_y;
       keys.cover(top, bottom, [&](int64_t r, T* place) { pack_planar(args.k, w, t, r, T(w.scale), place); });
       values.cover(top, bottom, [&](int64_t r, T* place) { pack_interleaved(args.v, w, t, r, place); });
-      for_columns(t, [&](int64_t col, int64_t count) { queries(row, col, count); });
+      pack_interleaved(args.q, w, t, row, queries);
+      for_columns(t, [&](int64_t col, int64_t count) { attend(row, col, count); });
     }
   }
 };

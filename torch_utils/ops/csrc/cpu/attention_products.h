@@ -11,12 +11,12 @@ constexpr int64_t kVectorBlock = 4;  // vectors of channels that `weighted_sum` 
 
 // out[r][lane] = sum over channels of a[c] * planes[r][c][lane], R rows at a time in registers.
 template <class T, int R>
-static inline void dots_block(const T* a, int64_t channels, const T* planes, int64_t pitch, int64_t row_pitch, T* out,
+static inline void dots_block(const T* a, int64_t channels, const T* planes, int64_t row_pitch, T* out,
                               int64_t out_pitch) {
   Vec<T> total[R] = {};
   for (int64_t c = 0; c < channels; ++c) {
     const Vec<T> factor = splat(a[c]);
-    const T* plane = planes + c * pitch;
+    const T* plane = planes + c * Planar<T>::kPitch;
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) total[r] += factor * load(plane + r * row_pitch);
   }
@@ -27,16 +27,15 @@ static inline void dots_block(const T* a, int64_t channels, const T* planes, int
 // Inner products of a[channels] with the window of `rows` x `columns` positions at (row, col) of planar rows
 // -> out [rows][out_pitch].
 template <class T>
-static void dots(const T* a, int64_t channels, const RowWindow<T>& planar, int64_t pitch, int64_t row, int64_t col,
-                 int64_t rows, int64_t columns, T* out, int64_t out_pitch) {
+static void dots(const T* a, int64_t channels, const RowWindow<T>& planar, int64_t row, int64_t col, int64_t rows,
+                 int64_t columns, T* out, int64_t out_pitch) {
   for (int64_t lane = 0; lane < columns; lane += lanes<T>()) {
+    const int64_t place = Planar<T>::place(col + lane, channels);
     for (int64_t r = 0; r < rows; r += kRowBlock) {
-      const T* planes = planar.row(row + r) + col + lane;
+      const T* planes = planar.row(row + r) + place;
       T* target = out + r * out_pitch + lane;
-#define SL_ROWS(R)                                                                         \
-  case R:                                                                                  \
-    dots_block<T, R>(a, channels, planes, pitch, planar.row_pitch, target, out_pitch);     \
-    break;
+#define SL_ROWS(R) \
+  case R: dots_block<T, R>(a, channels, planes, planar.row_pitch, target, out_pitch); break;
       switch (smaller(rows - r, kRowBlock)) {
         SL_ROWS(1) SL_ROWS(2) SL_ROWS(3) SL_ROWS(4) SL_ROWS(5) SL_ROWS(6) SL_ROWS(7) SL_ROWS(8)
       }

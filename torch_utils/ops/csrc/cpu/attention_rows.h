@@ -1,4 +1,5 @@
-// Rows of one dilation group, packed: strides of a map are too long, and often powers of two, for the processor's caches.
+// Rows of one dilation group, packed: the strides of a map are too long for the processor's caches, and often powers of
+// two.
 #pragma once
 
 #include <string.h>
@@ -56,8 +57,8 @@ struct Scratch {
 // On each axis a key is seen by K queries, and by up to K/2 more for every border that is near.
 SL_HD int64_t most_seen(int64_t kernel) { return kernel + 2 * (kernel / 2); }
 
-// The rows that a downward moving window needs. They lie one behind the other, so that kernels may step from row to row;
-// when the window reaches the end of the memory, the rows still needed move to its start.
+// The rows that a downward moving window needs. They lie one behind the other, so that kernels may step from row to
+// row; when the window reaches the end of the memory, the rows still needed move to its start.
 template <class T>
 struct RowWindow {
   static constexpr int64_t kSpare = 6;  // rows beyond the window, so that moves are few
@@ -98,34 +99,56 @@ SL_HD int64_t padded(int64_t channels) {
   return round_up(channels, lanes<T>());
 }
 
-// Distance of the channels of a planar row: a vector may start at every column.
+// A planar row: [block][channel][2 vectors]. Block b holds the columns from b vectors on, so that a vector that starts
+// at any column lies within one block, and never across two cache lines; every column stands in two blocks.
 template <class T>
-SL_HD int64_t planar_pitch(int64_t columns) {
-  return round_up(columns, lanes<T>()) + lanes<T>();
-}
+struct Planar {
+  static constexpr int64_t kPitch = 2 * lanes<T>();  // from channel to channel
 
-// One row of a group, channel by channel: [channel][column], scaled, zeros behind the last column.
+  // Elements of a row. A little more than needed: rows a power of two apart would meet in few sets of the cache.
+  SL_MEMBER static int64_t space(int64_t columns, int64_t channels) {
+    return (ceil_div(columns, lanes<T>()) * channels + 4) * kPitch;
+  }
+  SL_MEMBER static int64_t place(int64_t column, int64_t channels) {
+    return column / lanes<T>() * channels * kPitch + column % lanes<T>();
+  }
+};
+
+// A vector of channels of each of a vector of positions, transposed: zeros where positions or channels end before.
 template <class T>
-static void pack_planar(const View<const T>& view, const Window& w, const Task& t, int64_t row, T scale, T* target) {
-  const int64_t pitch = planar_pitch<T>(t.cols.members), columns = t.cols.members, step = w.dilation_x * view.x;
-  const T* source = at(view, w, t, row, 0);
-  const int64_t blocks = columns / lanes<T>() * lanes<T>(), whole = w.channels / lanes<T>() * lanes<T>();
-  for (int64_t col = 0; col < blocks; col += lanes<T>()) {
-    for (int64_t i = col + kAhead; i < smaller(col + kAhead + lanes<T>(), columns); ++i) {
-      prefetch<0>(source + i * step, w.channels);
-    }
-    for (int64_t c = 0; c < whole; c += lanes<T>()) {
-      Vec<T> block[lanes<T>()];
-      for (int64_t i = 0; i < lanes<T>(); ++i) block[i] = load(source + (col + i) * step + c);
-      transpose<T>(block);
-      for (int64_t i = 0; i < lanes<T>(); ++i) store(target + (c + i) * pitch + col, scale * block[i]);
-    }
-    for (int64_t c = whole; c < w.channels; ++c) {
-      for (int64_t i = col; i < col + lanes<T>(); ++i) target[c * pitch + i] = scale * source[i * step + c];
+SL_HD void load_transposed(const T* source, int64_t step, int64_t positions, int64_t channels, Vec<T>* block) {
+  if (positions >= lanes<T>() && channels >= lanes<T>()) {
+    for (int64_t i = 0; i < lanes<T>(); ++i) block[i] = load(source + i * step);
+  } else {
+    for (int64_t i = 0; i < lanes<T>(); ++i) {
+      block[i] = Vec<T>{};
+      if (i >= positions) continue;
+      for (int64_t c = 0; c < smaller(channels, lanes<T>()); ++c) block[i][c] = source[i * step + c];
     }
   }
-  for (int64_t c = 0; c < w.channels; ++c) {
-    for (int64_t i = blocks; i < pitch; ++i) target[c * pitch + i] = i < columns ? scale * source[i * step + c] : T(0);
+  transpose<T>(block);
+}
+
+// Packs one row of a group, scaled, zeros behind the last column.
+template <class T>
+static void pack_planar(const View<const T>& view, const Window& w, const Task& t, int64_t row, T scale, T* target) {
+  constexpr int64_t kPitch = Planar<T>::kPitch;
+  const int64_t columns = t.cols.members, step = w.dilation_x * view.x, channels = w.channels;
+  const T* source = at(view, w, t, row, 0);
+  for (int64_t col = 0; col < columns + lanes<T>(); col += lanes<T>(), source += lanes<T>() * step) {
+    T* own = target + col / lanes<T>() * channels * kPitch;  // this vector of columns begins its own block,
+    T* other = own - channels * kPitch + lanes<T>();         // and ends the block before
+    const int64_t soon = smaller(kAhead + lanes<T>(), columns - col);
+    for (int64_t i = kAhead; i < soon; ++i) prefetch<0>(source + i * step, channels);
+    for (int64_t c = 0; c < channels; c += lanes<T>()) {
+      Vec<T> block[lanes<T>()];
+      load_transposed(source + c, step, columns - col, channels - c, block);
+      for (int64_t k = 0; k < smaller(channels - c, lanes<T>()); ++k) {
+        const Vec<T> scaled = scale * block[k];
+        if (col < columns) store(own + (c + k) * kPitch, scaled);
+        if (col > 0) store(other + (c + k) * kPitch, scaled);
+      }
+    }
   }
 }
 

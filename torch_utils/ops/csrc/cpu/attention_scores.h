@@ -85,9 +85,9 @@ static void softmax_gradient(const T* scores, const T* slopes, int64_t pitch, co
     for (int64_t lane = 0; lane < w.kernel_x; lane += lanes<T>()) {
       const int64_t from = r * pitch + lane, to = r * row_pitch + lane;
       const auto inside = lanes_below<T>(w.kernel_x - lane);
-      Vec<T> s = load(scores + from) - lse;
+      Vec<T> s = load(scores + from);
       if (bias != nullptr) s += load(bias + r * bias_pitch + lane);
-      const Vec<T> p = exp(s);
+      const Vec<T> p = exp(s - lse);
       store(probabilities + to, inside ? p : Vec<T>{});
       store(gradients + to, inside ? p * (load(slopes + from) - delta) : Vec<T>{});
     }

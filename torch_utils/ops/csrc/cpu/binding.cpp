@@ -9,6 +9,7 @@
 #include "../binding/attention.h"
 #include "../binding/images.h"
 #include "attention_tasks.h"
+#include "huge_pages.h"
 #include "kernels.h"
 
 namespace styleloom {
@@ -83,6 +84,8 @@ void parallel_tasks(int64_t tasks, int64_t grain, int64_t scratch_size, F&& f) {
 
 // 16-bit tensors reach the kernels as float32 (`kernel_type`), so only float and double have kernels.
 struct CpuDevice {
+  static constexpr bool kFactorises = true;
+  static at::Tensor fresh(const at::Tensor& t) { return on_huge_pages(t); }
   static at::ScalarType kernel_type(at::ScalarType type) { return sum_type(type); }
   static int64_t bias_partials(const Window& w) { return task_count(w); }
 

@@ -59,8 +59,8 @@ SL_HD T max(Vec<T> v) {
   return best;
 }
 
-// Exchanges rows and columns of lanes x lanes elements: at each step, off-diagonal halves of the blocks of twice the size
-// change places.
+// Exchanges rows and columns of lanes x lanes elements: at each step the off-diagonal parts of every block of 2 half x
+// 2 half elements change places.
 template <class T>
 SL_HD void transpose(Vec<T>* rows) {
   typedef typename VectorOf<T>::mask Mask;

@@ -21,6 +21,8 @@ void on_device_of(const at::Tensor& t, F&& launch) {
 }
 
 struct CudaDevice {
+  static constexpr bool kFactorises = false;
+  static at::Tensor fresh(const at::Tensor& t) { return t; }
   static at::ScalarType kernel_type(at::ScalarType type) { return type; }
   static int64_t bias_partials(const Window& w) { return w.batch * w.heads * kBiasChunks; }
 

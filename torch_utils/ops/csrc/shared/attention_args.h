@@ -56,6 +56,7 @@ struct Window {
 // What a kernel doesn't use stays null.
 template <class T>
 struct AttentionArgs {
+  typedef T Element;
   typedef typename AccumulateIn<T>::type Sum;
   Window window;
   View<const T> q, k, v, grad_out;
@@ -65,7 +66,7 @@ struct AttentionArgs {
   View<Sum> lse;                // written by forward, read by backward
   View<const Sum> delta;
   const Sum* rpb;               // [heads, 2 Ky - 1, 2 Kx - 1]
-  Sum* grad_rpb;                // partial tables [tasks, 2 Ky - 1, 2 Kx - 1]; the binding sums them per head
+  Sum* grad_rpb;                // partial tables [tasks, 2 Ky - 1, 2 Kx - 1] that the binding sums per head
 };
 
 }  // namespace styleloom
