@@ -27,7 +27,7 @@ from training.networks import files, registry
 from training.networks.discriminator import StyleGAN2DiscriminatorConfig
 from training.networks.registry import NetworkConfig
 from training.networks.styleformer import StyleformerConfig
-from training.networks.stylegan2 import StyleGAN2Config
+from training.networks.stylegan2 import StyleGAN2Config, SynthesisNetwork
 
 FORMATS = official_files.FOLDER.parent / "formats"
 
@@ -357,6 +357,15 @@ def test_exported_program(tiny_generator, tmp_path):
     z, c = torch.randn(5, 8), torch.eye(2)[[0, 1, 0, 1, 1]]
     program = torch.export.load(tmp_path / "g.pt2").module()
     assert rel_err(program(z, c), images_of(tiny_generator, z, c)) < 1e-5
+
+
+def test_a_generator_that_cannot_be_exported_is_one_line(tiny_generator, tmp_path, monkeypatch):
+    def grey(self, ws, noise_mode="random"):
+        return torch.zeros(len(ws), 3, 8, 8)  # len() makes the batch a constant
+
+    monkeypatch.setattr(SynthesisNetwork, "forward", grey)
+    assert "can't follow the generator stylegan2" in refused("convert", tiny_generator, tmp_path / "g.pt2")
+    assert not list(tmp_path.iterdir())
 
 
 def test_onnx(tiny_generator, tmp_path):

@@ -32,15 +32,20 @@ class SamplingModule(nn.Module):
 def exported_program(G: Generator, truncation_psi: float = 1, noise_mode: NoiseMode = "const") -> Any:
     """`torch.export` of a generator on the CPU, for any batch size from 1 up.
 
-    Raises UserError for random noise: an exported program gives one picture per latent.
+    Raises UserError for random noise (an exported program gives one picture per latent), and for a network that
+    torch.export can't follow.
     """
     if noise_mode == "random":
         raise UserError("an exported generator has no random noise: choose --noise-mode=const or none")
     module = SamplingModule(G.cpu().eval(), truncation_psi, noise_mode)
     batch = torch.export.Dim("batch", min=1)
     shapes = {"z": {0: batch}, "c": {0: batch}}
-    with ops.use("ref"):  # other runtimes have none of our kernels
-        return torch.export.export(module, example_inputs(G), dynamic_shapes=shapes)
+    try:
+        with ops.use("ref"):  # other runtimes have none of our kernels
+            return torch.export.export(module, example_inputs(G), dynamic_shapes=shapes)
+    except RuntimeError as e:  # dynamo's errors are such
+        reason = " ".join(str(e).split())[:200]
+        raise UserError(f"torch.export can't follow the generator {G.cfg.kind} for any batch size: {reason}") from e
 
 
 def example_inputs(G: Generator, n: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
