@@ -51,5 +51,7 @@ footer { margin-top: 34px; color: var(--soft); font-size: .82rem; }
 @media print { :root { --bg: #fff; --card: #fff; --ink: #000; --soft: #444; --rule: #ccc; --s0: #1f4fc0;
   --s1: #b8470f; --s2: #0c6b4b; --s3: #6a2fb0; } main { max-width: none; padding: 0; } body { font-size: 11pt; }
   figure, .tile, .strips, tr, .strip { break-inside: avoid; } h2 { break-after: avoid; }
-  .charts { grid-template-columns: 1fr 1fr; } }
+  .charts { grid-template-columns: 1fr 1fr; }
+  /* Paper has nothing to click: folded settings are printed open. */
+  details::details-content { content-visibility: visible; block-size: auto; } }
 """
