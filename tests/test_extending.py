@@ -167,3 +167,12 @@ def test_a_source_that_does_not_compile_is_a_warning_and_none(tmp_path, monkeypa
     with pytest.raises(ValueError, match="identifier"):
         load_source("../x", "")
     assert not list(tmp_path.rglob("*.so"))
+
+
+def test_converting_the_generator_of_the_page(folder, network):
+    """Nothing on the page keeps torch.export from seeing any batch size."""
+    out = run(folder, "-m", "training.networks", "convert", network, "adain.pt2", "--import=my_generator.py")
+    assert "largest difference from the network" in out
+    card = (folder / "adain.md").read_text()
+    assert "| G_ema | `adain` |" in card
+    assert "| fixed when it was exported | truncation psi 1.0, noise const |" in card

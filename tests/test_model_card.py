@@ -113,7 +113,7 @@ def test_its_program_runs(snapshot, monkeypatch, suffix):
     assert names["images"].shape == (1, 3, 32, 32)
     assert np.array_equal(names["z"], np.random.RandomState(0).randn(1, 16).astype(np.float32))
     assert f'"{made.name}"' in card
-    assert row(card, "digest of the network file")
+    assert "digest" not in card
 
 
 def test_a_card_is_never_overwritten(snapshot):

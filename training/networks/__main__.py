@@ -83,6 +83,7 @@ def convert(
         only = only or "G_ema"
         _export(file, path, form, only, psi, noise_mode)
         content = _kept(files.read(file), only, file)
+        content.provenance |= {"truncation_psi": psi, "noise_mode": noise_mode}
     else:
         content = _kept(files.read(file), only, file)
         files.write(path, content)

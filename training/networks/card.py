@@ -18,6 +18,7 @@ TO_FILL_IN = "**TO FILL IN**"
 _SHOWN_TRAINING = ("preset", "seed", "gpus", "batch", "total_kimg", "resume", "precision")
 _ORDER = ("G_ema", "G", "D")  # the first one that is there is the one to sample from
 _VERSIONS = ("program", "torch")  # of the provenance
+_FIXED = {"truncation_psi": "truncation psi", "noise_mode": "noise"}  # of the provenance, for exported programs
 _HOW = ("detector", "resize_mode", "num_generated", "num_real", "dataset", "dataset_hash")
 _RUN = {
     ".onnx": """```python
@@ -25,7 +26,7 @@ import numpy as np
 import onnxruntime
 
 session = onnxruntime.InferenceSession("{name}")
-z = np.random.RandomState(0).randn(1, {z_dim}).astype(np.float32)  # seed 0
+z = np.random.RandomState(0).randn(1, {z_dim}).astype(np.float32){seed}
 inputs = {{"z": z, "c": np.zeros((1, {c_dim}), np.float32)}}
 wanted = {{value.name for value in session.get_inputs()}}
 (images,) = session.run(None, {{k: v for k, v in inputs.items() if k in wanted}})
@@ -36,7 +37,7 @@ import numpy as np
 import torch
 
 program = torch.export.load("{name}").module()
-z = torch.from_numpy(np.random.RandomState(0).randn(1, {z_dim})).float()  # seed 0
+z = torch.from_numpy(np.random.RandomState(0).randn(1, {z_dim})).float(){seed}
 images = program(z, torch.zeros(1, {c_dim}))
 # images: [1, {channels}, {height}, {width}], about [-1, 1]
 ```""",
@@ -89,11 +90,15 @@ def model_card(made: Path, content: NetworkFile, metrics: list[dict[str, Any]]) 
 
 def _about(made: Path, content: NetworkFile) -> str:
     origin = content.provenance
-    digest = "digest of the network file" if made.suffix in _RUN else "digest of its content"
-    rows = {
+    rows: dict[str, Any] = {
         "file": f"`{made.name}`, {made.stat().st_size:,} bytes",
         "SHA-256 of the file": f"`{file_sha256(made)}`",
-        digest: f"`{content.sha256(content.tensor_digests())}`",
+    }
+    if made.suffix not in _RUN:
+        rows["digest of its content"] = f"`{content.sha256(content.tensor_digests())}`"
+    if fixed := [f"{name} {origin[key]}" for key, name in _FIXED.items() if key in origin]:
+        rows["fixed when it was exported"] = ", ".join(fixed)
+    rows |= {
         "made by": ", ".join(f"{k} {v}" if k != "program" else str(v) for k, v in origin.items() if k in _VERSIONS),
         "converted from": origin.get("converted_from"),
         "author, contact": None,
@@ -185,6 +190,7 @@ def _sampling(made: Path, main: NetworkRecord | None) -> str:
             channels=config["img_channels"],
             height=height,
             width=width,
+            seed="  # seed 0" if config["seed_rule"] == "numpy" else "",
         )
     is_plugin = not NetworkConfig.kinds[main.kind].__module__.startswith("training.networks.")
     extra = (" --class=0" if config["c_dim"] else "") + (" --import=FILE.py" if is_plugin else "")
