@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
@@ -113,19 +113,21 @@ def matmul_rate(seconds: float = 1.0) -> float:
     return 2 * n**3 / median(times)
 
 
-def measure(name: str, cfg: TrainingConfig, cycles: int) -> None:
+def metered(cfg: TrainingConfig, meter: Meter) -> Trainer:
+    """A trainer whose phases `meter` measures."""
     trainer = Trainer(cfg, open_dataset(DATA), None, torch.device("cpu"))
-    meter = Meter()
     trainer._run_phase = lambda index, phase: meter.phase(trainer, index, phase)  # type: ignore[method-assign]
-    for phase in trainer.phases:  # counts each phase once, and warms up
-        meter.counts = True
-        trainer._run_phase(trainer.phases.index(phase), phase)
+    return trainer
+
+
+def measure(name: str, cfg: TrainingConfig, cycles: int) -> None:
+    meter = Meter(counts=True)
+    metered(replace(cfg, compile=False), meter).step()  # the first step has every phase
     meter.counts = False
-    if cfg.compile:
-        trainer.step()
-        meter.seconds.clear()
-    for mean in ("w", "sign_real"):
-        trainer.means.take(mean)
+    trainer = metered(cfg, meter)
+    trainer.step()  # warms up, and compiles if asked to
+    trainer.step_count = 0
+    meter.seconds.clear()
     rates, elapsed = [matmul_rate()], 0.0
     for _ in range(cycles):
         start = time.perf_counter()

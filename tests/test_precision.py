@@ -163,3 +163,12 @@ def test_a_machine_that_cannot_compile_trains_without(monkeypatch):
         t = trainer(recipe("ada", "compile=true"))
     t.step()
     assert t.loss.D_once is t.D
+
+
+@pytest.mark.parametrize("name", ["ada", "bcr"])
+def test_networks_compile_without_graph_breaks(name):
+    """fullgraph raises at the first thing that torch.compile can't follow."""
+    t = trainer(recipe(name))
+    whole = partial(torch.compile, fullgraph=True, backend="eager")
+    images = whole(t.G.synthesis)(t.G.mapping(torch.zeros(2, 16), None), noise_mode="random")
+    assert whole(t.D)(images, None).shape == (2, 1)

@@ -11,7 +11,7 @@ def _ensure(device: str) -> bool:
     return build.ensure(device).loaded
 
 
-# What torch.compiler.assume_constant_result sets; calling that would import torch._dynamo, seconds, in every process.
+# As in selection.py.
 _ensure._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
@@ -34,6 +34,6 @@ def use_reference(x: torch.Tensor) -> bool:
 def autocast_dtype(x: torch.Tensor) -> torch.dtype:
     """The dtype that an op which autocast lowers runs in: autocast's inside its region (float64 excepted), else x's."""
     device = x.device.type
-    if x.dtype != torch.float64 and torch.is_autocast_enabled(device):
+    if device != "meta" and x.dtype != torch.float64 and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
     return x.dtype

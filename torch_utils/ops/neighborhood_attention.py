@@ -41,7 +41,7 @@ def _check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, partitions: Sequen
     if q.ndim != 5 or q.shape != k.shape or q.shape != v.shape:
         shapes = ", ".join(str(tuple(t.shape)) for t in (q, k, v))
         raise ValueError(f"q, k and v must all be [N, H, W, heads, D] of one shape, but are {shapes}")
-    if sum(p.heads for p in partitions) != q.shape[3] or min((p.heads for p in partitions), default=0) < 1:
+    if sum(p.heads for p in partitions) != q.shape[3] or not partitions or any(p.heads < 1 for p in partitions):
         raise ValueError(f"the partitions hold {[p.heads for p in partitions]} heads, the tensors {q.shape[3]}")
     for p in partitions:
         kernel, dilation = _axes(p.kernel_size), _axes(p.dilation)

@@ -13,6 +13,11 @@ def choice() -> str:
     return _choice.get()
 
 
+# What torch.compiler.assume_constant_result sets: compiled code keeps the choice that was in force when it was traced.
+# (Calling that would import torch._dynamo, seconds, in every process.)
+choice._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 @contextmanager
 def use(implementation: str) -> Iterator[None]:
     """Forces one implementation of every op inside the block.
