@@ -19,7 +19,6 @@ SYM6 = (
     *(-0.021060292512, 0.044724901771, 0.001767711864, -0.007800708325),
 )
 MARGIN = 6  # pixels around the image that the x2 filters read
-DENSE_LIMIT = 512  # up to this padded side, resampling as two matrix products beats convolutions (on a CPU)
 
 
 def matrix(rows: list[list[torch.Tensor | float]], like: torch.Tensor) -> torch.Tensor:
@@ -95,50 +94,13 @@ def _sampling_grid(
 
 
 def _pad_and_double(images: torch.Tensor, pad: list[int]) -> torch.Tensor:
-    left, right, top, bottom = pad
-    height, width = images.shape[2:]
-    if max(height + top + bottom, width + left + right) > DENSE_LIMIT:
-        padded = F.pad(images, pad, mode="reflect")
-        return upsample2d(padded, _sym6(images.dtype, images.device))
-    rows = _doubling_matrix(height, top, bottom, images.dtype, images.device)
-    columns = _doubling_matrix(width, left, right, images.dtype, images.device)
-    return rows @ (images @ columns.t())
+    return upsample2d(F.pad(images, pad, mode="reflect"), _sym6(images.dtype, images.device))
 
 
 def _halve(images: torch.Tensor) -> torch.Tensor:
-    height, width = images.shape[2:]
-    if max(height, width) > 2 * DENSE_LIMIT:
-        return upfirdn2d(images, _sym6(images.dtype, images.device), down=2, padding=[-1] * 4, flip_filter=True)
-    rows = _halving_matrix(height, images.dtype, images.device)
-    columns = _halving_matrix(width, images.dtype, images.device)
-    return rows @ (images @ columns.t())
+    return upfirdn2d(images, _sym6(images.dtype, images.device), down=2, padding=[-1] * 4, flip_filter=True)
 
 
 @functools.lru_cache(maxsize=8)
 def _sym6(dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     return setup_filter(SYM6, device=device).to(dtype)
-
-
-@functools.lru_cache(maxsize=64)
-def _doubling_matrix(size: int, before: int, after: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """[2 (before + size + after), size]: reflection and x2 upsampling along one axis, as a linear map."""
-    source = F.pad(torch.arange(size, dtype=torch.float64)[None], [before, after], mode="reflect").long()[0]
-    padded = F.one_hot(source, size).to(torch.float64)
-    kernel = torch.tensor(SYM6, dtype=torch.float64) / sum(SYM6) * 2
-    spread = torch.zeros(2 * len(padded), len(padded), dtype=torch.float64)
-    for tap, weight in enumerate(kernel.tolist()):
-        # Input pixel i stands at 2 i + 6 of the zero-inserted, padded signal; the filter is a true convolution.
-        outputs = 2 * torch.arange(len(padded)) + tap - 5
-        inside = (outputs >= 0) & (outputs < len(spread))
-        spread[outputs[inside], torch.arange(len(padded))[inside]] += weight
-    return (spread @ padded).to(device, dtype)
-
-
-@functools.lru_cache(maxsize=32)
-def _halving_matrix(size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """[size/2 - MARGIN, size]: x2 downsampling along one axis after cropping one pixel on both ends."""
-    kernel = torch.tensor(SYM6, dtype=torch.float64) / sum(SYM6)
-    gather = torch.zeros(size // 2 - MARGIN, size, dtype=torch.float64)
-    for tap, weight in enumerate(kernel.tolist()):
-        gather[torch.arange(len(gather)), 2 * torch.arange(len(gather)) + 1 + tap] = weight
-    return gather.to(device, dtype)
