@@ -130,9 +130,11 @@ def _workers(G: Generator, job: Job, batch: int) -> int:
 def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
     """A pool whose threads share the cores evenly. (torch's number of threads is that of the calling thread.)"""
     cores = torch.get_num_threads()
-    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(max(cores // count, 1),)) as pool:
-        yield pool
-    torch.set_num_threads(cores)  # for the threads that follow
+    try:
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(max(cores // count, 1),)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(cores)  # for the threads that follow
 
 
 @contextmanager
