@@ -1,14 +1,10 @@
 """torch.compile for the phases that differentiate once; R1 and path length differentiate twice, which it can't."""
 
 import warnings
-from collections.abc import Callable
-from typing import Any
 
 import torch
 
 from training.loss import GanLoss
-
-Function = Callable[..., Any]
 
 
 def compile_first_order(loss: GanLoss) -> None:
