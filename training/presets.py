@@ -178,7 +178,7 @@ def church(resolution: int, gpus: int) -> TrainingConfig:
 
 @preset("datasets/noto-emoji-32.zip", (32, 32))
 def demo(resolution: int, gpus: int) -> TrainingConfig:
-    """A small Styleformer-L for the embedded 32x32 emoji: about 14 minutes on two CPU cores.
+    """A small Styleformer-L for the embedded 32x32 emoji: about 12 minutes on two CPU cores.
 
     So short a run is over before the discriminator overfits, hence no augmentation; small batches make more steps of
     the same pictures.
