@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -141,3 +142,24 @@ def test_places_that_hold_something_else_are_refused(tmp_path):
     with pytest.raises(UserError, match="unconditional"):
         generate_many(G, job(class_index=0), str(tmp_path / "new"), 4)
     assert not (tmp_path / "new").exists()
+
+
+def test_threads_that_come_later_have_all_cores_again(tmp_path):
+    """Also after a failure. The parts of a batch run with fewer threads each, and torch remembers the last number."""
+
+    def fails(images):
+        if images:  # the first call only says how many were there already
+            raise OSError("disk full")
+
+    def cores_of_a_new_thread() -> int:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(torch.get_num_threads).result()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(UserError, match="disk full"):
+            generate_many(small_generator(), job(), str(tmp_path / "out"), 4, fails)
+        assert cores_of_a_new_thread() == 2
+    finally:
+        torch.set_num_threads(before)
