@@ -12,20 +12,17 @@ batches, the interval of R1, so that every phase is weighed as in training. ADA 
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
 import click
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.operations import counted_operations  # noqa: E402
 from dnnlib.config import set_field  # noqa: E402
 from training.config import TrainingConfig  # noqa: E402
 from training.dataset import open_dataset  # noqa: E402
@@ -55,24 +52,6 @@ def config(name: str, p: float, settings: tuple[str, ...] = ()) -> TrainingConfi
     return cfg
 
 
-class OperationCount(TorchDispatchMode):
-    """Sums what torch.utils.flop_counter knows of matrix products and convolutions, backward passes included.
-
-    (Its own FlopCounterMode also follows modules, with hooks that a gradient of a gradient doesn't get past.)
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        out = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is not None:
-            self.total += formula(*args, **(kwargs or {}), out_val=out)
-        return out
-
-
 @dataclass
 class Meter:
     """Seconds and operations by phase; `rest` is what a step does besides its phases."""
@@ -84,20 +63,13 @@ class Meter:
     def phase(self, trainer: Trainer, index: int, phase: Phase) -> None:
         """What a step calls in place of Trainer._run_phase."""
         if self.counts:
-            with OperationCount() as counter, plain_attention():
+            with counted_operations() as count:
                 Trainer._run_phase(trainer, index, phase)
-            self.operations[phase.name] += counter.total
+            self.operations[phase.name] += count.total
             return
         start = time.perf_counter()
         Trainer._run_phase(trainer, index, phase)
         self.seconds[phase.name] += time.perf_counter() - start
-
-
-@contextmanager
-def plain_attention() -> Iterator[None]:
-    """The counter knows the operations of matrix products, not those of the CPU's fused attention."""
-    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        yield
 
 
 def matmul_rate(seconds: float = 1.0) -> float:

@@ -1,9 +1,8 @@
 """Counts the floating-point operations of the recipes: `python docs/count_operations.py [PRESET ...]`.
 
-One pass of every phase runs on PyTorch's fake tensors, which have shapes only, and torch.utils.flop_counter's formulas
-are summed: matrix products, convolutions and attention, forwards and backwards, second derivatives included; of our own
-ops neighbourhood attention and resampling (formulas as in docs/ops.md). Elementwise work, augmentation and optimisers
-are not counted.
+One pass of every phase runs on PyTorch's fake tensors, which have shapes only: benchmarks/operations.py counts, with
+formulas for our own neighbourhood attention and resampling (as in docs/ops.md). Elementwise work, augmentation and
+optimisers are not counted.
 """
 
 import sys
@@ -15,12 +14,11 @@ from typing import Any
 import click
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry, register_flop_formula
+from torch.utils.flop_counter import register_flop_formula
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.operations import counted_operations
 from torch_utils.ops import na2d_ops
 from torch_utils.training_stats import BatchMean, Collector
 from training import networks
@@ -79,22 +77,9 @@ def _step(phase: Callable, network: torch.nn.Module, batch: MicroBatch, both: li
 
 
 def _counted(run: Callable, *args: Any) -> float:
-    with sdpa_kernel(SDPBackend.MATH), Counter() as counter:  # there attention is matrix products
+    with counted_operations() as count:
         run(*args)
-    return counter.operations / IMAGES
-
-
-class Counter(TorchDispatchMode):
-    """Sums the operations of all calls. (FlopCounterMode also follows modules, which R1's `autograd.grad` breaks.)"""
-
-    operations = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is not None:
-            self.operations += formula(*args, **(kwargs or {}), out_val=result)
-        return result
+    return count.total / IMAGES
 
 
 # -- our own ops ------------------------------------------------------------------------------------------------------
