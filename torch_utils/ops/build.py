@@ -58,7 +58,7 @@ def _file_lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _first_error(output: str) -> str:
+def first_error(output: str) -> str:
     """The compiler's first error line, else ninja's last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     return next((line for line in lines if "error" in line.lower() or "fatal" in line.lower()), (lines or ["?"])[-1])
@@ -71,7 +71,7 @@ def _run_ninja(recipe: Recipe, work: Path) -> None:
         command += ["-j", os.environ["MAX_JOBS"]]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
-        raise BuildError(f"the compiler failed: {_first_error(result.stdout + result.stderr)}")
+        raise BuildError(f"the compiler failed: {first_error(result.stdout + result.stderr)}")
 
 
 def build(recipe: Recipe) -> Path:

@@ -31,8 +31,10 @@ def load_source(name: str, code: str) -> ctypes.CDLL | None:
 
 def _library(name: str, code: str) -> Path:
     """Built in a folder of this process and moved to its place when finished: a killed build leaves no library."""
-    command = [toolchain.find_compiler(), *toolchain.KERNEL_FLAGS.split(), "-shared"]
-    key = hashlib.sha256("\0".join([os.uname().machine, *command, code]).encode()).hexdigest()[:16]
+    compiler = toolchain.find_compiler()
+    command = [compiler, *toolchain.KERNEL_FLAGS.split(), "-shared"]
+    parts = [os.uname().machine, toolchain.tool_version(compiler), *command, code]
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     library = build.cache_root() / f"styleloom_{name}_{key}" / f"{name}.so"
     if library.exists():
         return library
@@ -42,7 +44,6 @@ def _library(name: str, code: str) -> Path:
         source.write_text(code, encoding="utf-8")
         run = subprocess.run([*command, str(source), "-o", str(result)], capture_output=True, text=True, check=False)
         if run.returncode != 0:
-            lines = run.stderr.splitlines()
-            raise BuildError(f"the compiler failed: {next((s for s in lines if 'error' in s), lines[-1:])}")
+            raise BuildError(f"the compiler failed: {build.first_error(run.stderr)}")
         os.replace(result, library)
     return library

@@ -77,7 +77,8 @@ def cuda_home() -> Path:
     raise BuildError("cuda_runtime.h is missing: install the CUDA toolkit or set CUDA_HOME")
 
 
-def _version(tool: str) -> str:
+def tool_version(tool: str) -> str:
+    """What `TOOL --version` says. BuildError if it doesn't run."""
     result = subprocess.run([tool, "--version"], capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise BuildError(f"{tool} does not run: {(result.stderr or result.stdout).strip().splitlines()[-1:]}")
@@ -148,11 +149,11 @@ def recipe(device: str) -> Recipe:
     extra = os.environ.get("STYLELOOM_OPS_CFLAGS", "")
     lib = Path(torch.__file__).parent / "lib"
     libraries = "-lc10 -ltorch_cpu -ltorch"
-    versions = _version(compiler)
+    versions = tool_version(compiler)
     lines = ["ninja_required_version = 1.3", f"rule cxx\n  command = {compiler} $flags {extra} -c $in -o $out"]
     if device == "cuda":
         nvcc = find_nvcc()
-        versions += _version(nvcc)
+        versions += tool_version(nvcc)
         libraries += f" -lc10_cuda -ltorch_cuda -L{cuda_home()}/lib64 -lcudart"
         lines.append(f"rule nvcc\n  command = {nvcc} -ccbin {compiler} $flags -c $in -o $out")
     lines.append(f"rule link\n  command = {compiler} -shared -fopenmp {extra} $in -o $out -L{lib} {libraries}")
