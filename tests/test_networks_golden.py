@@ -34,7 +34,8 @@ def check_parameter_gradients(module: torch.nn.Module, expected: dict[str, torch
             continue
         grad = parameters[name].grad
         assert grad is not None, name
-        assert rel_err(grad, value) <= tolerance, name
+        kept = len(grad) // len(value) if value.ndim else 1  # of a large gradient the file has every so many-th row
+        assert rel_err(grad[::kept] if value.ndim else grad, value) <= tolerance, name
         checked += 1
     assert checked > 3
 

@@ -254,3 +254,9 @@ def test_bad_shapes():
         na2d(q, q, q, 3, rpb=torch.zeros(2, 3, 3))
     with pytest.raises(ValueError, match="heads"):
         hydra_na2d(q, q, q, [Partition(1, 3)])
+
+
+def test_meta_tensors_have_shapes():
+    """Plain `meta` tensors, not only fake ones: what counting operations or planning memory runs on."""
+    q = torch.empty(2, 8, 12, 2, 16, device="meta")
+    assert na2d(q, q, q, 3).shape == q.shape
