@@ -20,7 +20,7 @@ demo: setup
 	$(BIN)/python train.py --cfg=demo --outdir=$(DEMO)
 	set -e; run=$$(ls -d $(DEMO)/[0-9]* | tail -n 1); network=$$(ls $$run/network-snapshot-*.pkl | tail -n 1); \
 	$(BIN)/python generate.py grid --network=$$network --seeds=0-79 --columns=16 --scale=2 --out=$$run/samples.png; \
-	$(BIN)/python -m training.demo --run=$$run
+	$(BIN)/python -m training.sampling.demo --run=$$run
 
 test: setup
 	$(BIN)/python -m pytest -m 'not soak' -n $(JOBS) --dist loadfile
@@ -35,7 +35,7 @@ soak: setup
 	$(BIN)/python -m pytest -m soak
 
 sanitize: setup
-	$(BIN)/python tests/sanitize_ops.py
+	$(BIN)/python tests/support/scripts/sanitize_ops.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

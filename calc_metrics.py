@@ -13,8 +13,8 @@ from dnnlib.plugins import import_file
 from metrics import MetricResult, compute_metrics, list_metrics, parse_names, table
 from metrics.baselines import BASELINES, PCAGaussian
 from metrics.detectors import assign_files
+from metrics.detectors.resize import RESIZE_MODES
 from metrics.evaluate import DEFAULT_BATCH
-from metrics.resize import RESIZE_MODES
 from torch_utils import distributed
 from training import networks
 from training.dataset import open_dataset

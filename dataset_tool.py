@@ -19,12 +19,12 @@ from tqdm import tqdm
 import dnnlib.cli
 from dnnlib.errors import UserError
 from dnnlib.plugins import import_file
-from training.dataset.conversion.convert import ConvertOptions, Report, convert
-from training.dataset.conversion.destination import check_destination
-from training.dataset.conversion.inspection import contact_sheet, describe, inspect_source
-from training.dataset.conversion.parallel import usable_cpus
-from training.dataset.conversion.sources import Source, SourceOptions, open_source
-from training.dataset.conversion.transforms import FILTERS, KIND_NAMES, Transform
+from training.conversion.convert import ConvertOptions, Report, convert
+from training.conversion.destination import check_destination
+from training.conversion.inspection import contact_sheet, describe, inspect_source
+from training.conversion.parallel import usable_cpus
+from training.conversion.sources import Source, SourceOptions, open_source
+from training.conversion.transforms import FILTERS, KIND_NAMES, Transform
 
 _CHANNELS = {"rgb": 3, "grey": 1}
 _SHOWN_SKIPS = 20

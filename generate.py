@@ -8,11 +8,9 @@ from tqdm import tqdm
 
 from dnnlib.cli import PATH, Group
 from dnnlib.errors import UserError
-from training.networks.generator import Generator, NoiseMode
-from training.pictures import to_pil
-from training.sampling import class_label, image_of_seed, images_of_styles, load_projected_w, parse_seeds
-from training.visualize.commands import COMMANDS
-from training.visualize.commands.options import (
+from training.networks.shared.generator import Generator, NoiseMode
+from training.sampling.commands import COMMANDS
+from training.sampling.commands.options import (
     CLASS,
     NETWORK_HELP,
     NOISE,
@@ -23,6 +21,8 @@ from training.visualize.commands.options import (
     make_folder,
     options,
 )
+from training.sampling.pictures import to_pil
+from training.sampling.seeds import class_label, image_of_seed, images_of_styles, load_projected_w, parse_seeds
 
 
 @click.group(cls=Group, invoke_without_command=True, context_settings=WIDE)

@@ -19,7 +19,7 @@ from training.dataset import ImageDataset
 from training.launch import Place, launch
 from training.options import OPTIONS, check_config, drop_missing_metrics, resolve, resolve_run
 from training.presets import PRESETS
-from training.run_folder import run_description
+from training.run.run_folder import run_description
 
 
 def config_options(command: Callable) -> Callable:

@@ -17,7 +17,7 @@ import click
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from torch_utils.ops import toolchain
+from torch_utils.ops.build import toolchain
 
 ARCHITECTURES = ("80", "90")
 TYPES = {

@@ -18,7 +18,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-import peers  # noqa: E402
+from support import peers  # noqa: E402
 
 from metrics import compute_metrics  # noqa: E402
 from metrics.baselines import PCAGaussian  # noqa: E402

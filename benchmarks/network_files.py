@@ -22,11 +22,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from training import networks
-from training.networks.discriminator import StyleGAN2DiscriminatorConfig
+from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
+from training.networks.discriminators.wavelet import WaveletDiscriminatorConfig
+from training.networks.generators.styleformer import StyleformerConfig
+from training.networks.generators.stylenat import StyleNATConfig
 from training.networks.registry import NetworkConfig
-from training.networks.styleformer import StyleformerConfig
-from training.networks.stylenat import StyleNATConfig
-from training.networks.wavelet_discriminator import WaveletDiscriminatorConfig
 
 CASES: dict[str, tuple[NetworkConfig, NetworkConfig]] = {
     "styleformer 32 (README)": (

@@ -23,8 +23,8 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from torch_utils.ops import build
 from torch_utils.ops.bias_act import bias_act
+from torch_utils.ops.build import library
 from torch_utils.ops.neighborhood_attention import na2d
 from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d
 
@@ -283,7 +283,7 @@ BENCHMARKS = {
 def main(names: tuple[str, ...]) -> None:
     """Runs the benchmarks NAMES (all by default) and prints one line for each."""
     torch.manual_seed(0)
-    status = build.ensure("cpu")
+    status = library.ensure("cpu")
     isa = torch.ops.styleloom.cpu_isa() if status.loaded else f"none: {status.reason}"
     click.echo(f"torch {torch.__version__}, {torch.get_num_threads()} threads, kernels {isa}")
     for name in names or BENCHMARKS:

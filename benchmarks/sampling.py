@@ -19,10 +19,10 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from training import networks
-from training.networks.attention_maps import attention_maps
 from training.presets import PRESETS
-from training.sampling import device_of, latent, styles_of_seeds
-from training.visualize.bulk import Job, generate_many
+from training.sampling.attention.maps import attention_maps
+from training.sampling.bulk import Job, generate_many
+from training.sampling.seeds import device_of, latent, styles_of_seeds
 
 
 def network_of(file: str | None):

@@ -23,7 +23,7 @@ from torch_utils import ops
 from training import networks
 from training.config import TrainingConfig
 from training.dataset import open_dataset
-from training.networks.stylenat import StyleNATConfig
+from training.networks.generators.stylenat import StyleNATConfig
 from training.presets import PRESETS
 from training.training_loop import Trainer
 

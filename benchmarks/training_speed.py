@@ -26,9 +26,9 @@ from benchmarks.operations import counted_operations  # noqa: E402
 from dnnlib.config import set_field  # noqa: E402
 from training.config import TrainingConfig  # noqa: E402
 from training.dataset import open_dataset  # noqa: E402
-from training.networks.styleformer import StyleformerConfig  # noqa: E402
-from training.phases import Phase  # noqa: E402
+from training.networks.generators.styleformer import StyleformerConfig  # noqa: E402
 from training.presets import PRESETS  # noqa: E402
+from training.step.phases import Phase  # noqa: E402
 from training.training_loop import Trainer  # noqa: E402
 
 DATA = ROOT / "datasets" / "noto-emoji-32.zip"  # 32x32 like CIFAR-10; training doesn't care which pictures

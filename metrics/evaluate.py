@@ -79,7 +79,7 @@ def compute_metrics(
         cache: keep features of the data set in the cache folder.
         cache_dir: another cache folder.
         detector_files: detector name -> weights file.
-        resize_mode: another way of resizing to the detectors' input than their own (metrics/resize.py).
+        resize_mode: another way of resizing to the detectors' input than their own (metrics/detectors/resize.py).
         bootstrap: number of resamplings of the generated images for the spread of FID and KID; 0: none.
         progress: called as progress(what, done, in all) along the way.
 

@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from training.augment import PRESETS as AUGMENT_PRESETS
-from training.augment import AugmentConfig
-from training.networks.discriminator import StyleGAN2DiscriminatorConfig
+from training.augment.pipe import PRESETS as AUGMENT_PRESETS
+from training.augment.pipe import AugmentConfig
+from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
+from training.networks.generators.styleformer import StyleformerConfig
 from training.networks.registry import DiscriminatorConfig, GeneratorConfig
-from training.networks.styleformer import StyleformerConfig
-from training.networks.value_range import ValueRange
+from training.networks.shared.pixel_units import ValueRange
 
 
 @dataclass

@@ -11,11 +11,11 @@ from dnnlib.config import from_dict, to_dict
 from dnnlib.errors import UserError
 from dnnlib.plugins import import_file
 from torch_utils import distributed
-from training.checkpoint import find_unfinished, is_finished, load_state, start_from
 from training.config import TrainingConfig
 from training.dataset import open_dataset
-from training.interrupt import StopRequest
-from training.run_folder import RunFolder
+from training.run.checkpoint import find_unfinished, is_finished, load_state, start_from
+from training.run.run_folder import RunFolder
+from training.step.interrupt import StopRequest
 from training.training_loop import Trainer
 
 

@@ -16,17 +16,17 @@ from dnnlib.config import set_field
 from dnnlib.errors import UserError
 from metrics import DetectorMissing, parse_name, require_detectors
 from training import networks
-from training.augment import PRESETS as AUGMENT_PRESETS
-from training.checkpoint import KNOWN_SOURCES, read_config
+from training.augment.pipe import PRESETS as AUGMENT_PRESETS
 from training.config import DataConfig, TrainingConfig
 from training.dataset import ImageDataset, open_dataset
-from training.networks.discriminator import StyleGAN2DiscriminatorConfig
-from training.networks.styleformer import StyleformerConfig
-from training.networks.stylegan2 import StyleGAN2Config
-from training.networks.value_range import check_units
-from training.phases import decay_factor
-from training.precision import DTYPES
+from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
+from training.networks.generators.styleformer import StyleformerConfig
+from training.networks.generators.stylegan2 import StyleGAN2Config
+from training.networks.shared.pixel_units import check_units
 from training.presets import PRESETS, Preset
+from training.run.checkpoint import KNOWN_SOURCES, read_config
+from training.step.phases import decay_factor
+from training.step.precision import DTYPES
 
 
 @dataclass(frozen=True)

@@ -13,22 +13,22 @@ from metrics import compute_metrics
 from torch_utils import distributed
 from torch_utils.training_stats import BatchMean, Collector
 from training import networks
-from training.augment import AugmentPipe
-from training.checkpoint import read_jsonl, save_state, thin_snapshots
-from training.compilation import compile_first_order
+from training.augment.pipe import AugmentPipe
 from training.config import TrainingConfig
 from training.dataset import ImageDataset, open_dataset
-from training.feed import Feed
-from training.health import Health
-from training.interrupt import StopRequest
-from training.loss import GanLoss, MicroBatch
-from training.networks.generator import Generator
-from training.phases import Phase, build_phases, keyed_seed, sync_gradients
-from training.precision import apply_precision
-from training.report import write_report
-from training.resources import Stopwatch, memory_gib
-from training.run_folder import RunFolder
-from training.sample_grid import SampleGrid
+from training.networks.shared.generator import Generator
+from training.objectives.logistic import GanLoss, MicroBatch
+from training.run.checkpoint import read_jsonl, save_state, thin_snapshots
+from training.run.report.page import write_report
+from training.run.run_folder import RunFolder
+from training.run.sample_grid import SampleGrid
+from training.step.clock import Stopwatch, memory_gib
+from training.step.compilation import compile_first_order
+from training.step.feed import Feed
+from training.step.health import Health
+from training.step.interrupt import StopRequest
+from training.step.phases import Phase, build_phases, keyed_seed, sync_gradients
+from training.step.precision import apply_precision
 
 
 class Trainer:

@@ -1,4 +1,4 @@
-"""Counts the floating-point operations of the recipes: `python docs/count_operations.py [PRESET ...]`.
+"""Counts the floating-point operations of the recipes: `python docs/scripts/count_operations.py [PRESET ...]`.
 
 One pass of every phase runs on PyTorch's fake tensors, which have shapes only: benchmarks/operations.py counts, with
 formulas for our own neighbourhood attention and resampling (as in docs/ops.md). Elementwise work, augmentation and
@@ -16,14 +16,14 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import register_flop_formula
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.operations import counted_operations
-from torch_utils.ops import na2d_ops
+from torch_utils.ops.neighborhood_attention import registered
 from torch_utils.training_stats import BatchMean, Collector
 from training import networks
 from training.config import TrainingConfig
-from training.loss import GanLoss, MicroBatch
+from training.objectives.logistic import GanLoss, MicroBatch
 from training.presets import PRESETS
 
 IMAGES = 4  # of the micro-batch that is counted
@@ -88,7 +88,7 @@ def _counted(run: Callable, *args: Any) -> float:
 def _pairs(shape: torch.Size, partitions: list[int]) -> int:
     """Query-key products of one channel each, of q [N, H, W, heads, D] in all partitions."""
     n, height, width, _, channels = shape
-    runs = na2d_ops.head_runs(partitions)
+    runs = registered.head_runs(partitions)
     return n * height * width * channels * sum(
         (run.heads.stop - run.heads.start) * run.kernel[0] * run.kernel[1] for run in runs
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Writes docs/options.md from the scripts' own options: `python docs/make_options.py`."""
+"""Writes docs/options.md from the scripts' own options: `python docs/scripts/make_options.py`."""
 
 import inspect
 import sys
@@ -7,15 +7,15 @@ from pathlib import Path
 
 import click
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 import calc_metrics  # noqa: E402
 import dataset_tool  # noqa: E402
 import generate  # noqa: E402
 import train  # noqa: E402
-import training.demo  # noqa: E402
 import training.networks.__main__  # noqa: E402
+import training.sampling.demo  # noqa: E402
 from dnnlib.cli import INTS, PATH  # noqa: E402
 from training.options import OPTIONS  # noqa: E402
 from training.presets import PRESETS  # noqa: E402
@@ -23,9 +23,9 @@ from training.presets import PRESETS  # noqa: E402
 PAGE = ROOT / "docs" / "options.md"
 HEAD = """# Options
 
-Every script with its options, written by `python docs/make_options.py` from the scripts themselves; a test holds that
-the two agree. `--help` says the same in the terminal. A path may begin with `~`; where a network file is wanted, a URL
-will do. A mistake is answered by one line that begins with `Error:`, and exit status 2.
+Every script with its options, written by `python docs/scripts/make_options.py` from the scripts themselves; a test
+holds that the two agree. `--help` says the same in the terminal. A path may begin with `~`; where a network file is
+wanted, a URL will do. A mistake is answered by one line that begins with `Error:`, and exit status 2.
 """
 TRAIN = """Options that are left out keep what the preset says. The third column is the field of the config that an
 option sets: `--set FIELD=VALUE` reaches every other one, and `--dry-run` prints them all. See [Training](training.md).
@@ -63,7 +63,12 @@ def page() -> str:
     tool = training.networks.__main__.main
     parts += ["## python -m training.networks\n", _about(tool), "See [Network files](network-files.md).\n"]
     parts += [_sub_command("python -m training.networks", name, command) for name, command in tool.commands.items()]
-    parts += ["## python -m training.demo\n", _about(training.demo.main), _table(training.demo.main), _picture("demo")]
+    parts += [
+        "## python -m training.sampling.demo\n",
+        _about(training.sampling.demo.main),
+        _table(training.sampling.demo.main),
+        _picture("demo"),
+    ]
     return "\n".join(part for part in parts if part)
 
 

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from metrics.detectors.registry import DetectorInfo, register_detector
+from metrics.detectors.resize import resize
 from metrics.detectors.weights import Weights
-from metrics.resize import resize
 
 INPUT_SIZE = 224
 _HEAD_WIDTH = 64

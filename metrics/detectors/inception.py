@@ -16,8 +16,8 @@ from torch import nn
 
 from dnnlib import UserError
 from metrics.detectors.registry import DetectorInfo, register_detector
+from metrics.detectors.resize import resize
 from metrics.detectors.weights import ConvRelu, Weights, is_torchscript, load_torchscript
-from metrics.resize import resize
 
 INPUT_SIZE = 299
 RESIZE_MODE = "tf1_bilinear"

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from metrics.detectors.registry import DetectorInfo, register_detector
+from metrics.detectors.resize import resize
 from metrics.detectors.weights import Weights
-from metrics.resize import resize
 
 INPUT_SIZE = 96  # part of both detectors' identity
 _CPU_CHUNK = 16  # images; their activations stay in a CPU's cache, 1.4x as fast as 64 at once

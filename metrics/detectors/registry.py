@@ -19,7 +19,7 @@ class Detector(Protocol):
     """A feature network ready to run."""
 
     resize_mode: str
-    """Name of the way images come to the input size (metrics/resize.py), or how the file itself does it."""
+    """Name of the way images come to the input size (metrics/detectors/resize.py), or how the file itself does it."""
 
     def __call__(self, images: torch.Tensor, outputs: Collection[str]) -> dict[str, torch.Tensor]:
         """Images uint8 [N, 3, H, W] -> the asked outputs: 'features' [N, D], 'probs' [N, classes], all float32."""

@@ -9,12 +9,12 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
-from dataset_samples import add_file, read_dataset_zip
 from PIL import Image
+from support.dataset_samples import add_file, read_dataset_zip
 
 from training.dataset import open_dataset
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ZIP, TEXT = ROOT / "datasets/noto-emoji-32.zip", ROOT / "datasets/noto-emoji-32.md"
 
 

@@ -3,18 +3,18 @@
 import tarfile
 from pathlib import Path
 
-import nasty_files
 import numpy as np
 import pytest
-from dataset_samples import add_file, cifar10_tar, dataset_zip, idx_files, pictures, png, stl10_tar, write_zip
 from PIL import Image
-
-from dnnlib import UserError
-from training.dataset import open_dataset
+from support import nasty_files
+from support.dataset_samples import add_file, cifar10_tar, dataset_zip, idx_files, pictures, png, stl10_tar, write_zip
 from training.dataset.conversion.convert import ConvertOptions, convert
 from training.dataset.conversion.inspection import describe, inspect_source
 from training.dataset.conversion.sources import open_source
 from training.dataset.conversion.transforms import Transform
+
+from dnnlib import UserError
+from training.dataset import open_dataset
 
 FEW, MANY = 120, 1000
 EXTREMES = (b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\0\0\0\x80")

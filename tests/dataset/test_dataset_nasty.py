@@ -4,15 +4,15 @@ import os
 import subprocess
 import sys
 
-import nasty_files
 import numpy as np
 import pytest
-from dataset_samples import read_dataset_zip, write_zip
-
-from dnnlib import UserError
+from support import nasty_files
+from support.dataset_samples import read_dataset_zip, write_zip
 from training.dataset.conversion.convert import ConvertOptions, convert, printable
 from training.dataset.conversion.picture import BadPicture, flatten, open_picture
 from training.dataset.conversion.sources import open_source
+
+from dnnlib import UserError
 
 SKIPPED = nasty_files.skipped_files()
 WANTED = nasty_files.wanted_files()

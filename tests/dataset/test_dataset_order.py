@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from dataset_samples import dataset_zip, pictures
+from support.dataset_samples import dataset_zip, pictures
 from torch.utils.data import DataLoader
 
 from training.dataset import MicroBatchStream, open_dataset, sample_order, stream_order

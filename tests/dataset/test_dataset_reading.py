@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dataset_samples import dataset_zip, pictures, png, write_zip
+from support.dataset_samples import dataset_zip, pictures, png, write_zip
 
 from dnnlib import UserError
 from training.dataset import decoding, image_dataset, open_dataset
 
-EMOJI = Path(__file__).parent.parent / "datasets/noto-emoji-32.zip"
+EMOJI = Path(__file__).parents[2] / "datasets/noto-emoji-32.zip"
 
 
 @pytest.mark.parametrize("channels", [1, 3])

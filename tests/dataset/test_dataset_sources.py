@@ -8,7 +8,8 @@ import zipfile
 
 import numpy as np
 import pytest
-from dataset_samples import (
+from PIL import Image
+from support.dataset_samples import (
     add_file,
     cifar10_tar,
     cifar100_tar,
@@ -20,12 +21,11 @@ from dataset_samples import (
     stl10_tar,
     write_zip,
 )
-from PIL import Image
-
-from dnnlib import UserError
 from training.dataset.conversion.convert import ConvertOptions, convert
 from training.dataset.conversion.sources import SourceOptions, open_source
 from training.dataset.conversion.transforms import Transform
+
+from dnnlib import UserError
 
 
 def run(source, dest, options: SourceOptions | None = None, **convert_options):

@@ -10,19 +10,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import nasty_files
 import numpy as np
 import pytest
-from dataset_samples import cifar10_tar, dataset_zip, pictures, png, read_dataset_zip
 from PIL import Image
-
-from dnnlib import UserError
-from training.dataset import open_dataset
-from training.dataset.conversion import destination
+from support import nasty_files
+from support.dataset_samples import cifar10_tar, dataset_zip, pictures, png, read_dataset_zip
 from training.dataset.conversion.destination import open_destination
 from training.dataset.conversion.png import encode_png
 
-ROOT = Path(__file__).parent.parent
+from dnnlib import UserError
+from training.conversion import destination
+from training.dataset import open_dataset
+
+ROOT = Path(__file__).parents[2]
 
 
 def tool(*args: object, cwd: Path | None = None, **kwargs) -> subprocess.CompletedProcess:

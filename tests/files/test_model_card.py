@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from small_generators import small_generator
+from support.small_generators import small_generator
 
-from torch_utils.persistence import NETWORKS, NetworkFile, NetworkRecord
+from torch_utils.files.persistence import NETWORKS, NetworkFile, NetworkRecord
 from training import networks
 from training.config import TrainingConfig
 from training.networks import __main__ as command
 from training.networks import files
-from training.networks.card import TO_FILL_IN, model_card
-from training.networks.discriminator import StyleGAN2DiscriminatorConfig
+from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
+from training.publishing.card import TO_FILL_IN, model_card
 
 
 def run(*arguments: object, status: int = 0) -> str:

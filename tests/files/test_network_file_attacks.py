@@ -4,13 +4,12 @@ import os
 import random
 import tracemalloc
 
-import attack_corpus
-import official_files
 import pytest
 import torch
+from support import attack_corpus, official_files
 
 from dnnlib.errors import UserError
-from torch_utils import safe_pickle
+from torch_utils.files import safe_pickle
 from training import networks
 from training.networks import files
 

@@ -10,24 +10,24 @@ import struct
 import threading
 
 import numpy as np
-import official_files
 import pytest
 import torch
 from click.testing import CliRunner
-from golden import rel_err
+from support import official_files
+from support.golden import rel_err
 from torch import nn
 
 from dnnlib.errors import UserError
-from torch_utils import persistence
-from torch_utils.persistence import NetworkFile, atomic_file
+from torch_utils.files import persistence
+from torch_utils.files.persistence import NetworkFile, atomic_file
 from training import networks
-from training.augment import PRESETS, AugmentPipe
+from training.augment.pipe import PRESETS, AugmentPipe
 from training.networks import __main__ as command
 from training.networks import files, registry
-from training.networks.discriminator import StyleGAN2DiscriminatorConfig
+from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
+from training.networks.generators.styleformer import StyleformerConfig
+from training.networks.generators.stylegan2 import StyleGAN2Config, SynthesisNetwork
 from training.networks.registry import NetworkConfig
-from training.networks.styleformer import StyleformerConfig
-from training.networks.stylegan2 import StyleGAN2Config, SynthesisNetwork
 
 FORMATS = official_files.FOLDER.parent / "formats"
 

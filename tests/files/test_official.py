@@ -3,10 +3,10 @@
 import argparse
 import io
 
-import official_files
 import pytest
 import torch
-from golden import rel_err
+from support import official_files
+from support.golden import rel_err
 
 from dnnlib.errors import UserError
 from training import networks

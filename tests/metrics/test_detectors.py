@@ -2,15 +2,13 @@
 
 import hashlib
 
-import golden
 import numpy as np
-import peers
 import pytest
 import torch
 from PIL import Image
+from support import golden, peers
 
 from dnnlib import UserError, cache
-from metrics import resize
 from metrics.detectors import (
     DetectorInfo,
     DetectorMissing,
@@ -20,6 +18,7 @@ from metrics.detectors import (
     load_detector,
     register_detector,
     registry,
+    resize,
 )
 from metrics.detectors.dinov2 import DINOv2Detector
 from metrics.detectors.inception import build_inception

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
-from metric_toys import ToyDetector, ToyGenerator, ToyImages, register_toys
+from support.metric_toys import ToyDetector, ToyGenerator, ToyImages, register_toys
 
 from dnnlib import UserError, cache
 from metrics import compute_metrics, list_metrics, names, parse_name, path_length, require_detectors, table

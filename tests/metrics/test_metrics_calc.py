@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 from click.testing import CliRunner
-from metric_toys import ToyImages, register_toys
 from PIL import Image
+from support.metric_toys import ToyImages, register_toys
 
 import calc_metrics
 from dnnlib import cache
@@ -15,7 +15,7 @@ from metrics import families, names
 from metrics.detectors import registry
 from training import networks
 from training.config import TrainingConfig
-from training.networks.stylegan2 import StyleGAN2Config
+from training.networks.generators.stylegan2 import StyleGAN2Config
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +90,7 @@ PLUGIN = """
 import torch
 from metrics import FamilyInfo, register_family
 from metrics.detectors import DetectorInfo, register_detector
-from metrics.resize import resize
+from metrics.detectors.resize import resize
 
 class MyNetwork(torch.nn.Module):
     def __init__(self, path, resize_mode):

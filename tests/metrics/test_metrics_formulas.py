@@ -1,10 +1,10 @@
 """Formulas of the metrics against closed forms, straightforward float64 versions and torch-fidelity."""
 
 import numpy as np
-import peers
 import pytest
 import scipy.linalg
 import torch
+from support import peers
 
 from metrics.formulas import kernel
 from metrics.formulas.bootstrap import frechet_spread, kernel_spread

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from torch_utils.blank_modules import build_with
+from torch_utils.meta_init import build_with
 from training import networks
-from training.networks.discriminator import StyleGAN2DiscriminatorConfig
-from training.networks.styleformer import StyleformerConfig
-from training.networks.stylegan2 import StyleGAN2Config
-from training.networks.stylenat import StyleNATConfig
-from training.networks.wavelet_discriminator import WaveletDiscriminatorConfig
+from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
+from training.networks.discriminators.wavelet import WaveletDiscriminatorConfig
+from training.networks.generators.styleformer import StyleformerConfig
+from training.networks.generators.stylegan2 import StyleGAN2Config
+from training.networks.generators.stylenat import StyleNATConfig
 
 LATENTS = {"z_dim": 16, "w_dim": 16, "mapping_layers": 1}
 CONFIGS = [

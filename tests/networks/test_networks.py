@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from golden import rel_err
+from support.golden import rel_err
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dnnlib import UserError
 from training import networks, presets
-from training.networks.discriminator import StyleGAN2DiscriminatorConfig
-from training.networks.layers import minibatch_std
-from training.networks.mapping import MappingNetwork
-from training.networks.styleformer import StyleformerConfig
-from training.networks.stylegan2 import StyleGAN2Config
+from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
+from training.networks.generators.styleformer import StyleformerConfig
+from training.networks.generators.stylegan2 import StyleGAN2Config
+from training.networks.shared.layers import minibatch_std
+from training.networks.shared.mapping import MappingNetwork
 
 
 def count(module: torch.nn.Module) -> int:

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from golden import load, rel_err, state
+from support.golden import load, rel_err, state
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from training import networks
-from training.networks.discriminator import StyleGAN2DiscriminatorConfig
-from training.networks.mapping import MappingNetwork
-from training.networks.styleformer import StyleformerConfig, SynthesisNetwork
+from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
+from training.networks.generators.styleformer import StyleformerConfig, SynthesisNetwork
+from training.networks.shared.mapping import MappingNetwork
 
 FORWARD, GRADIENT = 1e-5, 2e-5
 

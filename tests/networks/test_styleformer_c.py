@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_generators import SMALL, lively
+from support.small_generators import SMALL, lively
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dnnlib import UserError
@@ -12,9 +12,9 @@ from torch_utils.ops.upfirdn2d import upsample2d
 from training import networks, presets
 from training.config import TrainingConfig
 from training.dataset import open_dataset
-from training.networks.discriminator import StyleGAN2DiscriminatorConfig
-from training.networks.styleformer import StyleformerConfig
-from training.networks.styleformer_c import StyleformerCConfig
+from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
+from training.networks.generators.styleformer import StyleformerConfig
+from training.networks.generators.styleformer_c import StyleformerCConfig
 from training.training_loop import Trainer
 
 

@@ -5,15 +5,15 @@ import math
 
 import pytest
 import torch
-from golden import rel_err
+from support.golden import rel_err
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dnnlib import UserError
 from training import networks, presets
-from training.networks.stylenat import MLP, StyleNATConfig, hydra_groups, official_to_own, plan
-from training.networks.stylenat_attention import HydraAttention
-from training.networks.swin_attention import WindowPairAttention
-from training.networks.value_range import from_units, to_units
+from training.networks.generators.stylenat import MLP, StyleNATConfig, hydra_groups, official_to_own, plan
+from training.networks.generators.stylenat_attention import HydraAttention
+from training.networks.generators.swin_attention import WindowPairAttention
+from training.networks.shared.pixel_units import from_units, to_units
 
 BLOCK_TYPES = ["nat", "swin", "transformer"]
 

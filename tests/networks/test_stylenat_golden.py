@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from golden import FOLDER, load, rel_err, state
+from support.golden import FOLDER, load, rel_err, state
 
 from training import networks
-from training.networks.stylenat import StyleNATConfig, official_to_own
-from training.networks.stylenat_attention import HeadGroup, HydraAttention
-from training.networks.wavelet_discriminator import WaveletDiscriminatorConfig, stored_official_name
+from training.networks.discriminators.wavelet import WaveletDiscriminatorConfig, stored_official_name
+from training.networks.generators.stylenat import StyleNATConfig, official_to_own
+from training.networks.generators.stylenat_attention import HeadGroup, HydraAttention
 
 FORWARD, GRADIENT = 1e-5, 2e-5
 

@@ -3,13 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from golden import rel_err
+from support.golden import rel_err
 
 from dnnlib import UserError
 from training import networks
-from training.networks.spectral_norm import SpectralLinear, SpectralNorm, advance_power_iteration
-from training.networks.value_range import IMAGENET_STD, to_units
-from training.networks.wavelet_discriminator import WaveletDiscriminatorConfig, haar, stored_official_name
+from training.networks.discriminators.wavelet import WaveletDiscriminatorConfig, haar, stored_official_name
+from training.networks.shared.pixel_units import IMAGENET_STD, to_units
+from training.networks.shared.spectral_norm import SpectralLinear, SpectralNorm, advance_power_iteration
 
 
 def small(**changes) -> WaveletDiscriminatorConfig:

@@ -6,12 +6,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from torch_utils import ops
-from torch_utils.ops import build
-from torch_utils.ops.neighborhood_attention import Partition, hydra_na2d, na2d, na2d_probabilities
-from torch_utils.ops.reference import neighborhood_attention as reference
+from torch_utils.ops.build import library
+from torch_utils.ops.neighborhood_attention import Partition, hydra_na2d, na2d, na2d_probabilities, reference
 
 OPS = torch.ops.styleloom
-needs_kernels = pytest.mark.skipif(not build.ensure("cpu").loaded, reason="no compiled kernels here")
+needs_kernels = pytest.mark.skipif(not library.ensure("cpu").loaded, reason="no compiled kernels here")
 
 
 def error(got, want):

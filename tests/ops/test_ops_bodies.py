@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden import rel_err
+from support.golden import rel_err
 
-from torch_utils.ops.reference import neighborhood_attention, upfirdn2d
+from torch_utils.ops.neighborhood_attention import reference as attention_reference
+from torch_utils.ops.upfirdn2d import reference as upfirdn2d_reference
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 @pytest.fixture(scope="module")
 def bodies(tmp_path_factory):
     library = tmp_path_factory.mktemp("bodies") / "bodies.so"
-    source = Path(__file__).parent / "host_bodies.cpp"
+    source = Path(__file__).parents[1] / "support/cuda/host_bodies.cpp"
     subprocess.run(["g++", "-std=c++17", "-O1", "-Wall", "-shared", "-fPIC", source, "-o", library], check=True)
     return ctypes.CDLL(str(library))
 
@@ -44,7 +45,7 @@ def test_attention(bodies, shape, kernel, dilation, biased):
     q, k, v, g = (torch.randn(shape, generator=gen, dtype=torch.float64, requires_grad=True) for _ in range(4))
     rpb = torch.randn(shape[3], 2 * kernel[0] - 1, 2 * kernel[1] - 1, generator=gen, dtype=torch.float64)
     rpb = rpb if biased else None
-    out, lse = neighborhood_attention.na2d(q, k, v, rpb, kernel, dilation, 0.4)
+    out, lse = attention_reference.na2d(q, k, v, rpb, kernel, dilation, 0.4)
     expected = [out, lse, *torch.autograd.grad(out, [q, k, v], g)]
     actual = [torch.zeros_like(t) for t in expected]
     delta = torch.zeros_like(lse)
@@ -64,7 +65,7 @@ def test_attention(bodies, shape, kernel, dilation, biased):
 def test_upfirdn2d(bodies, up, down, pad):
     gen = torch.Generator().manual_seed(0)
     x, f = torch.randn(1, 3, 8, 6, generator=gen).double(), torch.randn(4, 5, generator=gen).double()
-    want = upfirdn2d.upfirdn2d(x, f, up, down, pad, True, 1.0)
+    want = upfirdn2d_reference.upfirdn2d(x, f, up, down, pad, True, 1.0)
     got = torch.zeros_like(want).contiguous()
     sizes = (3, 8, 6, *want.shape[2:], *up, *down, pad[0], pad[2], 5, 4)
     bodies.upfirdn_body(_sizes(*sizes), _pointer(x), _pointer(f), _pointer(got))

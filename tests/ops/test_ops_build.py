@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from torch_utils.ops import build, toolchain
-from torch_utils.ops.toolchain import BuildError, Recipe
+from torch_utils.ops.build import library, toolchain
+from torch_utils.ops.build.toolchain import BuildError, Recipe
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TINY = """
 rule link
   command = sh -c 'echo run >> %s; sleep %s; echo library > $out'
@@ -79,7 +79,7 @@ def test_an_unwritable_cache_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "file"))
     with pytest.raises(BuildError, match="set TORCH_EXTENSIONS_DIR"):
-        build.build(Recipe("cpu", "", "key"))
+        library.build(Recipe("cpu", "", "key"))
 
 
 def test_forcing_what_cannot_be_had_raises():
@@ -101,8 +101,8 @@ def test_unknown_implementation():
 BUILD_TINY = """
 import sys
 from torch_utils.ops import build
-from torch_utils.ops.toolchain import Recipe
-print(build.build(Recipe("cpu", open(sys.argv[1]).read(), "tiny")).read_text().strip())
+from torch_utils.ops.build.toolchain import Recipe
+print(library.build(Recipe("cpu", open(sys.argv[1]).read(), "tiny")).read_text().strip())
 """
 
 
@@ -130,10 +130,10 @@ def test_a_killed_build_is_repeated(tmp_path):
         time.sleep(0.05)
     os.killpg(process.pid, 9)  # this process and its compiler, which the test started in a session of their own
     process.communicate()
-    assert list((build.cache_root() / "styleloom_cpu_tiny").glob("work-*"))  # what it left behind
+    assert list((library.cache_root() / "styleloom_cpu_tiny").glob("work-*"))  # what it left behind
     recipe.write_text(TINY % (runs, 0))
     assert _start(recipe).communicate(timeout=120)[0] == "library\n"
-    left = {path.name for path in (build.cache_root() / "styleloom_cpu_tiny").iterdir()}
+    left = {path.name for path in (library.cache_root() / "styleloom_cpu_tiny").iterdir()}
     assert left == {"kernels.so", "lock"}
 
 
@@ -146,10 +146,10 @@ def test_the_key_follows_flags_compiler_and_place(monkeypatch):
 
 def test_importing_builds_nothing(tmp_path):
     _run("import torch_utils.ops.bias_act, torch_utils.ops.upfirdn2d, torch_utils.ops.neighborhood_attention")
-    assert not build.cache_root().exists()
+    assert not library.cache_root().exists()
 
 
-@pytest.mark.skipif(not build.ensure("cpu").loaded, reason="no compiled kernels here")
+@pytest.mark.skipif(not library.ensure("cpu").loaded, reason="no compiled kernels here")
 @pytest.mark.parametrize("isa", ["baseline", "avx2"])
 def test_every_instruction_set_of_the_binary(isa, monkeypatch):
     monkeypatch.delenv("TORCH_EXTENSIONS_DIR")

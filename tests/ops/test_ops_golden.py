@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from golden import load, rel_err, state
+from support.golden import load, rel_err, state
 
 from torch_utils import ops
-from torch_utils.ops.activations import ACTIVATIONS
 from torch_utils.ops.bias_act import bias_act
+from torch_utils.ops.bias_act.activations import ACTIVATIONS
 from torch_utils.ops.neighborhood_attention import Partition, hydra_na2d, na2d
 from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d
 

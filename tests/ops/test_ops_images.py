@@ -9,14 +9,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from torch_utils import ops
-from torch_utils.ops import build
-from torch_utils.ops.activations import ACTIVATIONS
 from torch_utils.ops.bias_act import bias_act
+from torch_utils.ops.bias_act.activations import ACTIVATIONS
+from torch_utils.ops.build import library
 from torch_utils.ops.conv2d_resample import conv2d_resample
 from torch_utils.ops.upfirdn2d import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
 
 OPS = torch.ops.styleloom
-needs_kernels = pytest.mark.skipif(not build.ensure("cpu").loaded, reason="no compiled kernels here")
+needs_kernels = pytest.mark.skipif(not library.ensure("cpu").loaded, reason="no compiled kernels here")
 
 
 def error(got, want):
@@ -329,7 +329,7 @@ def test_bitwise_reproducible_whatever_the_threads():
 def test_compiled_penalty_matches_eager():
     """torch.compile of a whole gradient penalty, written with torch.func.grad."""
     f, b = setup_filter([1, 3, 3, 1]), torch.randn(3)
-    build.ensure("cpu")
+    library.ensure("cpu")
 
     def score(x):
         return bias_act(downsample2d(x, f), b, act="lrelu", clamp=3.0).square().sum()

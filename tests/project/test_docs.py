@@ -1,6 +1,6 @@
 """README.md and docs/: every block of shell and Python runs, every option, link, picture and path is there.
 
-How a block is run: tests/docs_pages.py (marks), tests/docs_commands.py (commands), tests/docs_stand_ins.py (files).
+How a block is run: in tests/support/docs, pages.py (marks), commands.py (commands), stand_ins.py (files).
 A block or command that these don't know fails.
 """
 
@@ -14,11 +14,11 @@ import sys
 from pathlib import Path
 
 import click
-import docs_stand_ins
 import pytest
 import yaml
-from docs_commands import SCRIPTS, Runner, invoke
-from docs_pages import PAGES, ROOT, Block, Page, anchors, indented_blocks, inline_code, links, read_page
+from support.docs import stand_ins
+from support.docs.commands import SCRIPTS, Runner, invoke
+from support.docs.pages import PAGES, ROOT, Block, Page, anchors, indented_blocks, inline_code, links, read_page
 from torch.distributed.run import get_args_parser
 
 from dnnlib import plugins
@@ -26,7 +26,7 @@ from metrics import names
 from metrics.baselines import BASELINES
 from metrics.detectors import registry
 from metrics.families import FAMILIES
-from training.dataset.conversion import sources
+from training.conversion import sources
 from training.networks import registry as networks_registry
 from training.networks.registry import NetworkConfig
 from training.options import check_config
@@ -62,7 +62,7 @@ def registries():
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     """Toy detectors, few images, no server that waits, a cache of its own."""
-    monkeypatch.setattr(registry, "_DETECTORS", docs_stand_ins.toy_detectors(tmp_path / "toy.bin"))
+    monkeypatch.setattr(registry, "_DETECTORS", stand_ins.toy_detectors(tmp_path / "toy.bin"))
     parse = names.parse_name
 
     def parse_small(name):
@@ -105,11 +105,11 @@ def _run(block: Block, runner: Runner, known: dict[str, object], monkeypatch: py
         (runner.folder / block.marks["file"]).write_text(block.text)
     elif block.language == "python":
         for name in filter(None, re.split("[, ]+", block.marks.get("given", ""))):
-            known[name] = docs_stand_ins.GIVEN[name]()
+            known[name] = stand_ins.GIVEN[name]()
         with monkeypatch.context() as patch:
             patch.chdir(runner.folder)
             for text in re.findall(r'"([^"\n]+)"', block.text):
-                docs_stand_ins.make(Path(text))
+                stand_ins.make(Path(text))
             exec(compile(block.text, block.place, "exec"), known)
     else:
         runner.run(block.text, is_dry="dry-run" in block.marks)
@@ -132,7 +132,7 @@ def script(monkeypatch):
 
 def test_the_options_page_is_what_the_scripts_say(script):
     make_options = script("make_options")
-    assert make_options.PAGE.read_text() == make_options.page(), "run: python docs/make_options.py"
+    assert make_options.PAGE.read_text() == make_options.page(), "run: python docs/scripts/make_options.py"
 
 
 def test_recipes_state_the_sizes_of_their_networks(script):

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dataset_samples import read_dataset_zip
-from docs_pages import ROOT, read_page
 from PIL import Image
+from support.dataset_samples import read_dataset_zip
+from support.docs.pages import ROOT, read_page
 
 from metrics import families
 from metrics.detectors import registry
-from torch_utils.ops import build
-from torch_utils.ops.own_source import load_source
+from torch_utils.ops.build import library
+from torch_utils.ops.build.inline_cpp import load_source
 from training.networks import files
 
 PAGE = read_page(ROOT / "docs" / "extending.md")
@@ -122,7 +122,7 @@ from torch_utils import ops
 import my_op, train
 snake = torch.ops.my_ops.snake
 x = torch.randn(3, 5, 4)
-if {build.ensure("cpu").loaded}:
+if {library.ensure("cpu").loaded}:
     assert my_op.library() is not None
 fast = snake(x, 2.0)
 with ops.use("ref"):

@@ -5,19 +5,19 @@ import sys
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from dataset_samples import read_dataset_zip
+from support.dataset_samples import read_dataset_zip
 
 import dataset_tool
 from dnnlib import plugins
 from dnnlib.errors import UserError
-from training.dataset.conversion import sources
-from training.dataset.conversion.sources import SourceOptions, open_source, register_source
+from training.conversion import sources
+from training.conversion.sources import SourceOptions, open_source, register_source
 
 SOURCE = '''
 """Pictures of one grey value each, named in a text file; the picture is a class of this very file."""
 import numpy as np
 from PIL import Image
-from training.dataset.conversion.sources import Item, register_source
+from training.conversion.sources import Item, register_source
 
 class Flat:
     cost = 1

@@ -2,13 +2,15 @@
 
 import ast
 import re
+import subprocess
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SCRIPTS = {"train", "generate", "calc_metrics", "dataset_tool"}
 # From the top down; a module imports only from its own floor or below. The longest matching prefix counts.
 FLOORS = {
@@ -18,7 +20,6 @@ FLOORS = {
     "training.networks": 4,
     "training.dataset": 4,
     "training.augment": 3,  # network files hold an augmentation pipe too
-    "training.augment_geometry": 3,
     "torch_utils": 2,
     "dnnlib": 1,
 }
@@ -89,6 +90,14 @@ def test_constraints_pin_what_the_project_installs():
     without = {"styleloom", *re.findall(r"^([\w-]+)==", (ROOT / "requirements-nodeps.txt").read_text(), re.M)}
     missing = names - {p.lower() for p in pins} - without
     assert not missing, f"constraints.txt pins no version of {sorted(missing)}"
+
+
+def test_no_folder_is_a_pile():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    code = (".py", ".cpp", ".h", ".cu", ".cuh")
+    counts = Counter(str(Path(f).parent) for f in tracked if f.endswith(code))
+    piles = {folder: n for folder, n in counts.items() if n > 12}
+    assert not piles
 
 
 def test_test_data_stay_small():

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from docs_pages import ROOT, read_page
+from support.docs.pages import ROOT, read_page
 
 PAGE = read_page(ROOT / "docs" / "troubleshooting.md")
 QUOTED = [line for block in PAGE.blocks if block.language == "text" for line in block.text.splitlines()]

@@ -6,13 +6,13 @@ import torch
 
 from dnnlib import UserError
 from training import networks
-from training.networks.attention_maps import attention_maps, layer_maps, neighbourhood, token_at
-from training.networks.styleformer import StyleformerConfig
-from training.networks.styleformer_c import StyleformerCConfig
-from training.networks.stylegan2 import StyleGAN2Config
-from training.networks.stylenat import StyleNATConfig
-from training.networks.stylenat_attention import HeadGroup
-from training.visualize.attention_picture import choose_layers, heat_colours, overlay
+from training.networks.generators.styleformer import StyleformerConfig
+from training.networks.generators.styleformer_c import StyleformerCConfig
+from training.networks.generators.stylegan2 import StyleGAN2Config
+from training.networks.generators.stylenat import StyleNATConfig
+from training.networks.generators.stylenat_attention import HeadGroup
+from training.sampling.attention.maps import attention_maps, layer_maps, neighbourhood, token_at
+from training.sampling.attention.picture import choose_layers, heat_colours, overlay
 
 SMALL = {"z_dim": 16, "w_dim": 16, "mapping_layers": 1}
 

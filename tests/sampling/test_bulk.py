@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_generators import network_file, small_generator
+from support.small_generators import network_file, small_generator
 
 from dnnlib import UserError
+from training.conversion.png import image_name
 from training.dataset import open_dataset
-from training.dataset.conversion.png import image_name
-from training.sampling import class_label, image_of_seed
-from training.visualize.bulk import Job, generate_many
+from training.sampling.bulk import Job, generate_many
+from training.sampling.seeds import class_label, image_of_seed
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def job(**changes) -> Job:

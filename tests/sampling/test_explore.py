@@ -9,18 +9,18 @@ import threading
 import numpy as np
 import pytest
 import torch
-from headless_chromium import CHROMIUM, Page
 from PIL import Image
-from small_generators import lively, small_generator
+from support.headless_chromium import CHROMIUM, Page
+from support.small_generators import lively, small_generator
 
 from dnnlib import UserError
 from training import networks
-from training.networks.attention_maps import attention_maps
-from training.networks.stylegan2 import StyleGAN2Config
-from training.pictures import enlarged, to_pil, to_uint8
-from training.sampling import class_label, image_of_seed, images_of_styles, styles_of_seeds
-from training.visualize.attention_picture import overlay
-from training.visualize.explore import serve, style_groups
+from training.networks.generators.stylegan2 import StyleGAN2Config
+from training.sampling.attention.maps import attention_maps
+from training.sampling.attention.picture import overlay
+from training.sampling.explorer import serve, style_groups
+from training.sampling.pictures import enlarged, to_pil, to_uint8
+from training.sampling.seeds import class_label, image_of_seed, images_of_styles, styles_of_seeds
 
 SCALE = 16  # of 32x32 images
 

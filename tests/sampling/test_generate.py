@@ -8,14 +8,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
-from small_generators import network_file, small_generator
+from support.small_generators import network_file, small_generator
 
 import generate
 from training import networks
-from training.networks.discriminator import StyleGAN2DiscriminatorConfig
-from training.pictures import enlarged, to_pil
-from training.sampling import class_label, image_of_seed, images_of_styles, styles_of_seeds
-from training.visualize.sheets import mixed
+from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
+from training.sampling.pictures import enlarged, to_pil
+from training.sampling.seeds import class_label, image_of_seed, images_of_styles, styles_of_seeds
+from training.sampling.sheets import mixed
 
 NO_LABEL = torch.zeros(1, 0)
 

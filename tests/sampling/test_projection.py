@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_generators import small_generator
+from support.small_generators import small_generator
 from torch import nn
 
 from dnnlib import UserError
 from metrics.detectors import load_detector
-from training.pictures import to_pil, to_uint8
-from training.sampling import images_of_styles, styles_of_seeds
-from training.visualize.perceptual import PerceptualDistance
-from training.visualize.projection import ProjectionConfig, load_target, project
+from training.sampling.pictures import to_pil, to_uint8
+from training.sampling.projection.perceptual import PerceptualDistance
+from training.sampling.projection.search import ProjectionConfig, load_target, project
+from training.sampling.seeds import images_of_styles, styles_of_seeds
 
 NO_LABEL = torch.zeros(1, 0)
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from small_generators import small_generator
+from support.small_generators import small_generator
 
 from dnnlib import UserError
-from training.sampling import (
+from training.sampling.seeds import (
     class_label,
     image_of_seed,
     images_of_styles,

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_generators import small_generator
+from support.small_generators import small_generator
 
 from dnnlib import UserError
-from training.pictures import enlarged, to_pil
-from training.sampling import images_of_styles, styles_of_seeds
-from training.visualize.video import write_video
-from training.visualize.walk import walk_frames, walk_styles
+from training.sampling.pictures import enlarged, to_pil
+from training.sampling.seeds import images_of_styles, styles_of_seeds
+from training.sampling.video import write_video
+from training.sampling.walks import walk_frames, walk_styles
 
 
 def test_a_loop_passes_through_its_stations_and_closes_smoothly():

@@ -144,7 +144,7 @@ def _code() -> dict[str, tuple[bytes, str]]:
             r"refusing to load training\.networks\.files\.cache\.requests\.get from",
         ),
         "other names of our modules": (
-            body(call(global_("torch_utils.persistence", "os.system"), text(SHELL))),
+            body(call(global_("torch_utils.files.persistence", "os.system"), text(SHELL))),
             r"refusing to load torch_utils\.persistence\.os\.system from",
         ),
         "state of a class": (

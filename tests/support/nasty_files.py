@@ -9,8 +9,9 @@ import zipfile
 import zlib
 
 import numpy as np
-from dataset_samples import add_file, pictures, png
 from PIL import Image, ImageCms
+
+from support.dataset_samples import add_file, pictures, png
 
 GOOD = pictures(1, 24, 24)[0]
 

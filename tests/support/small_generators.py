@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 from training import networks
-from training.networks.generator import Generator
-from training.networks.styleformer import StyleformerConfig
+from training.networks.generators.styleformer import StyleformerConfig
+from training.networks.shared.generator import Generator
 
 SMALL = {"z_dim": 16, "w_dim": 16, "mapping_layers": 2, "depth": 8}
 

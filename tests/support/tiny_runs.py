@@ -9,17 +9,17 @@ import torch
 
 from dnnlib.config import set_field
 from torch_utils import distributed
-from training.checkpoint import load_state, write_config
 from training.config import TrainingConfig
 from training.dataset import open_dataset
-from training.networks.discriminator import StyleGAN2DiscriminatorConfig
-from training.networks.styleformer import StyleformerConfig
-from training.networks.stylenat import StyleNATConfig
-from training.networks.wavelet_discriminator import WaveletDiscriminatorConfig
-from training.run_folder import RunFolder
+from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
+from training.networks.discriminators.wavelet import WaveletDiscriminatorConfig
+from training.networks.generators.styleformer import StyleformerConfig
+from training.networks.generators.stylenat import StyleNATConfig
+from training.run.checkpoint import load_state, write_config
+from training.run.run_folder import RunFolder
 from training.training_loop import Trainer
 
-EMOJI = str(Path(__file__).parent.parent / "datasets" / "noto-emoji-32.zip")
+EMOJI = str(Path(__file__).parents[2] / "datasets" / "noto-emoji-32.zip")
 TINY_G = StyleformerConfig(z_dim=16, w_dim=16, mapping_layers=2, g_dict=[8] * 3, num_layers=[1] * 3, depth=8)
 
 
@@ -89,7 +89,7 @@ def train_in(folder: Path, cfg: TrainingConfig) -> Trainer:
 
 
 def ranks_train(cfg: TrainingConfig, steps: int, dies_at: int | None, out: str) -> None:
-    """What each of several processes does in tests/test_distributed.py."""
+    """What each of several processes does in tests/training/test_distributed.py."""
     t = trainer(cfg)
     for step in range(steps):
         if step == dies_at and distributed.rank() == 1:

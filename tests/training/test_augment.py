@@ -3,13 +3,13 @@
 import dataclasses
 import math
 
-import golden
 import pytest
 import torch
+from support import golden
 
 from dnnlib.errors import UserError
-from training import augment_geometry as geometry
-from training.augment import (
+from training.augment import geometry
+from training.augment.pipe import (
     PRESETS,
     AugmentConfig,
     AugmentPipe,

@@ -2,17 +2,18 @@
 
 import pytest
 import torch
-from golden import rel_err
+from support.golden import rel_err
 
 from dnnlib import UserError
 from dnnlib.config import from_dict, set_field, to_dict
 from torch_utils.training_stats import BatchMean, Collector
-from training import bcr, presets
+from training import presets
+from training.augment import consistency
 from training.config import EmaConfig, LossConfig, OptimizerConfig, TrainingConfig
 from training.dataset import open_dataset
-from training.loss import GanLoss, MicroBatch
-from training.networks.value_range import IMAGENET_STD, to_units
-from training.phases import decay_factor
+from training.networks.shared.pixel_units import IMAGENET_STD, to_units
+from training.objectives.logistic import GanLoss, MicroBatch
+from training.step.phases import decay_factor
 from training.training_loop import Trainer
 
 EMOJI = "datasets/noto-emoji-32.zip"
@@ -20,7 +21,7 @@ EMOJI = "datasets/noto-emoji-32.zip"
 
 def test_flip_mirrors_about_half_of_the_images():
     x = torch.randn(400, 3, 4, 6)
-    y = bcr.flip(x)
+    y = consistency.flip(x)
     mirrored = (y == x.flip(3)).flatten(1).all(1)
     assert (mirrored | (y == x).flatten(1).all(1)).all()
     assert 150 < mirrored.sum() < 250
@@ -28,7 +29,7 @@ def test_flip_mirrors_about_half_of_the_images():
 
 def test_translation_shifts_by_whole_pixels_up_to_an_eighth():
     x = torch.rand(300, 2, 16, 32) + 1
-    y = bcr.translate(x)
+    y = consistency.translate(x)
     assert y.shape == x.shape
     shifts = set()
     for before, after in zip(x, y):
@@ -52,7 +53,7 @@ def test_translation_shifts_by_whole_pixels_up_to_an_eighth():
 
 def test_colours_change_within_their_ranges():
     x = torch.randn(500, 3, 8, 8, dtype=torch.float64)
-    y = bcr.vary_colours(x)
+    y = consistency.vary_colours(x)
     offset = (y - x).mean(dim=(1, 2, 3))
     assert offset.abs().max() <= 0.5
     assert offset.abs().max() > 0.45
@@ -69,7 +70,7 @@ def test_colours_change_within_their_ranges():
 
 
 def test_cutout_blanks_a_rectangle_of_half_the_side_anywhere():
-    y = bcr.cut_out(torch.ones(600, 2, 16, 12))
+    y = consistency.cut_out(torch.ones(600, 2, 16, 12))
     assert torch.equal(y[:, 0], y[:, 1])
     gone = y[:, 0] == 0
     heights, widths = gone.any(2).sum(1), gone.any(1).sum(1)
@@ -83,10 +84,10 @@ def test_cutout_blanks_a_rectangle_of_half_the_side_anywhere():
 def test_variations_follow_the_random_seed():
     x = torch.randn(4, 3, 16, 16)
     torch.manual_seed(3)
-    one = bcr.vary(x)
+    one = consistency.vary(x)
     torch.manual_seed(3)
-    assert torch.equal(one, bcr.vary(x))
-    assert not torch.equal(one, bcr.vary(x))
+    assert torch.equal(one, consistency.vary(x))
+    assert not torch.equal(one, consistency.vary(x))
 
 
 class Brightness(torch.nn.Module):
@@ -117,7 +118,7 @@ def gan_loss(**fields) -> GanLoss:
 
 def test_bcr_loss_is_the_squared_change_of_the_verdict_in_the_recipes_units(monkeypatch):
     """With a known variation (+1 in ImageNet units), the change of a linear discriminator is known."""
-    monkeypatch.setattr(bcr, "vary", lambda x: x + 1)
+    monkeypatch.setattr(consistency, "vary", lambda x: x + 1)
     batch = MicroBatch(torch.zeros(2, 0), torch.rand(2, 3, 8, 8), torch.zeros(2, 0))
 
     def d_main(**fields) -> float:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.tiny_runs import everything, ranks_train, recipe, trainer
 from test_resume import command_line, run_until
-from tiny_runs import everything, ranks_train, recipe, trainer
 
 from dnnlib.errors import UserError
 from torch_utils import distributed
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 STEPS = 20
 
 

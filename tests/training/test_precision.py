@@ -5,17 +5,17 @@ from functools import partial
 
 import pytest
 import torch
-from tiny_runs import recipe, trainer
+from support.tiny_runs import recipe, trainer
 
 from dnnlib.errors import UserError
 from training import networks
 from training.config import TrainingConfig
-from training.networks.discriminator import StyleGAN2DiscriminatorConfig
-from training.networks.styleformer import StyleformerConfig, SynthesisNetwork
-from training.networks.styleformer_c import StyleformerCConfig
-from training.networks.stylegan2 import StyleGAN2Config
-from training.networks.stylenat import StyleNATConfig
-from training.precision import apply_precision
+from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
+from training.networks.generators.styleformer import StyleformerConfig, SynthesisNetwork
+from training.networks.generators.styleformer_c import StyleformerCConfig
+from training.networks.generators.stylegan2 import StyleGAN2Config
+from training.networks.generators.stylenat import StyleNATConfig
+from training.step.precision import apply_precision
 
 OUTPUTS = {"bfloat16": 0.02, "float16": 0.005}
 GRADIENTS = {"bfloat16": 0.15, "float16": 0.03}

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tiny_runs import recipe
+from support.tiny_runs import recipe
 
-from training.checkpoint import write_config
-from training.report import STRIPS, page, write_report
-from training.report_charts import MAX_POINTS, Axis, Series, chart, condensed, number, round_up
+from training.run.checkpoint import write_config
+from training.run.report.charts import MAX_POINTS, Axis, Series, chart, condensed, number, round_up
+from training.run.report.page import STRIPS, page, write_report
 
 VOID = {"meta", "img", "path", "circle"}
 

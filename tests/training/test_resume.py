@@ -9,16 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import EMOJI, everything, recipe, train_in, trainer
+from support.tiny_runs import EMOJI, everything, recipe, train_in, trainer
 
 from dnnlib.config import set_field
 from dnnlib.errors import UserError
-from training import checkpoint, health, networks
-from training.checkpoint import find_unfinished, load_state, save_state, start_from, thin_snapshots, write_config
-from training.run_folder import RunFolder
-from training.trackers import open_trackers
+from training import networks
+from training.run import checkpoint
+from training.run.checkpoint import find_unfinished, load_state, save_state, start_from, thin_snapshots, write_config
+from training.run.run_folder import RunFolder
+from training.run.trackers import open_trackers
+from training.step import health
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
@@ -72,7 +74,7 @@ def test_runs_killed_50_times_go_on(tmp_path):
 
 
 def kill_runs(folder: Path, seed: int, count: int) -> None:
-    command = [sys.executable, str(ROOT / "tests" / "kill_runs.py"), str(seed), str(count), str(folder)]
+    command = [sys.executable, str(ROOT / "tests/support/scripts/kill_runs.py"), str(seed), str(count), str(folder)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -17,7 +17,7 @@ from PIL import Image
 
 import train
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 EMOJI = str(ROOT / "datasets" / "noto-emoji-32.zip")
 TINY = [
     "--g_dict=16,16,8",

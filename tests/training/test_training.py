@@ -9,9 +9,9 @@ from dnnlib.config import set_field
 from torch_utils.training_stats import BatchMean
 from training.config import TrainingConfig
 from training.dataset import open_dataset
-from training.networks.discriminator import StyleGAN2DiscriminatorConfig
-from training.networks.styleformer import StyleformerConfig
-from training.phases import keyed_seed, sync_gradients
+from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
+from training.networks.generators.styleformer import StyleformerConfig
+from training.step.phases import keyed_seed, sync_gradients
 from training.training_loop import Trainer
 
 EMOJI = "datasets/noto-emoji-32.zip"

@@ -20,9 +20,9 @@ import safetensors.torch
 import torch
 
 from dnnlib.errors import UserError
-from torch_utils.pickle_writer import PickleWriter
-from torch_utils.safe_pickle import DAMAGE, DamagedFile
-from torch_utils.torch_files import DTYPES, tensor_from_bytes, tensor_to_bytes
+from torch_utils.files.pickle_writer import PickleWriter
+from torch_utils.files.safe_pickle import DAMAGE, DamagedFile
+from torch_utils.files.torch_files import DTYPES, tensor_from_bytes, tensor_to_bytes
 
 FORMAT_VERSION = 1
 NETWORKS = ("G", "D", "G_ema", "augment_pipe")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from dnnlib.errors import UserError
-from torch_utils.safe_pickle import DAMAGE, Constant, Constructor, DamagedFile, Reader, Stateful, UnsafeFile
+from torch_utils.files.safe_pickle import DAMAGE, Constant, Constructor, DamagedFile, Reader, Stateful, UnsafeFile
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a legacy stream
 LEGACY_PROTOCOL = 1001

@@ -6,7 +6,8 @@ import click
 import torch
 
 import dnnlib.cli
-from torch_utils.ops import bias_act, build, conv2d_resample, neighborhood_attention, upfirdn2d
+from torch_utils.ops import bias_act, conv2d_resample, neighborhood_attention, upfirdn2d
+from torch_utils.ops.build import library
 
 COMPILED = {
     "bias_act": bias_act.bias_act,
@@ -21,7 +22,7 @@ def _rows() -> list[tuple[str, str, str, str]]:
     for device in ("cpu", "cuda"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the table shows the reason
-            status = build.ensure(device)
+            status = library.ensure(device)
         compiled = f"C++ ({torch.ops.styleloom.cpu_isa()})" if device == "cpu" and status.loaded else "CUDA"
         for op in COMPILED:
             if status.loaded:
@@ -43,7 +44,7 @@ def main() -> None:
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     for row in rows:
         click.echo("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[3]]))
-    click.echo(f"build cache: {build.cache_root()}")
+    click.echo(f"build cache: {library.cache_root()}")
 
 
 if __name__ == "__main__":

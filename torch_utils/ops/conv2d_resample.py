@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from torch_utils.ops.upfirdn2d import _padding, filter_size, upfirdn2d
+from torch_utils.ops.upfirdn2d.public import _padding, filter_size, upfirdn2d
 
 
 def _conv(x: torch.Tensor, w: torch.Tensor, stride: int, groups: int, flip_weight: bool) -> torch.Tensor:

@@ -3,12 +3,12 @@
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from torch_utils.ops import build
+from torch_utils.ops.build import library
 from torch_utils.ops.selection import choice
 
 
 def _ensure(device: str) -> bool:
-    return build.ensure(device).loaded
+    return library.ensure(device).loaded
 
 
 # As in selection.py.
@@ -27,7 +27,7 @@ def use_reference(x: torch.Tensor) -> bool:
     if device == "meta" or isinstance(x, FakeTensor):
         return False
     if not _ensure(device) and choice() == "compiled":
-        raise RuntimeError(f"ops.use('compiled'): no kernels for {device}: {build.ensure(device).reason}")
+        raise RuntimeError(f"ops.use('compiled'): no kernels for {device}: {library.ensure(device).reason}")
     return False
 
 

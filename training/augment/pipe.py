@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from dnnlib.errors import UserError
-from training import augment_geometry as geometry
+from training.augment import geometry
 
 
 @dataclasses.dataclass

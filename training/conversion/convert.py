@@ -9,12 +9,12 @@ import numpy as np
 from tqdm import tqdm
 
 from dnnlib.errors import UserError
-from training.dataset.conversion.destination import DatasetWriter, Label, open_destination
-from training.dataset.conversion.parallel import ordered_map
-from training.dataset.conversion.picture import BadPicture, flatten
-from training.dataset.conversion.png import encode_png
-from training.dataset.conversion.sources.base import Item, Source
-from training.dataset.conversion.transforms import Transform
+from training.conversion.destination import DatasetWriter, Label, open_destination
+from training.conversion.parallel import ordered_map
+from training.conversion.picture import BadPicture, flatten
+from training.conversion.png import encode_png
+from training.conversion.sources.base import Item, Source
+from training.conversion.transforms import Transform
 from training.dataset.decoding import ImageShape
 
 

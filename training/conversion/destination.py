@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from dnnlib.errors import UserError
-from training.dataset.conversion.png import image_name
+from training.conversion.png import image_name
 from training.dataset.labels import LABEL_FILE
 from training.dataset.zip_writer import ZipWriter
 

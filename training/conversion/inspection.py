@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dnnlib.errors import UserError
-from training.dataset.conversion.convert import printable, progress_bar
-from training.dataset.conversion.parallel import ordered_map
-from training.dataset.conversion.picture import BadPicture, flatten
-from training.dataset.conversion.sources.base import Item, Source
+from training.conversion.convert import printable, progress_bar
+from training.conversion.parallel import ordered_map
+from training.conversion.picture import BadPicture, flatten
+from training.conversion.sources.base import Item, Source
 
 THUMB, COLUMNS, ROWS = 96, 12, 8  # pixels, thumbnails a row, rows
 _GAP = 4

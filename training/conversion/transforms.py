@@ -5,7 +5,7 @@ from typing import Literal
 
 from PIL import Image
 
-from training.dataset.conversion.picture import BadPicture
+from training.conversion.picture import BadPicture
 
 TransformKind = Literal["stretch", "center-crop", "center-crop-wide", "fit-pad"]
 FILTERS = {"box": Image.Resampling.BOX, "lanczos": Image.Resampling.LANCZOS}

@@ -18,8 +18,8 @@ from PIL import Image
 
 import dnnlib.cli
 from dnnlib.errors import UserError
-from training.dataset.conversion.destination import open_destination
-from training.dataset.conversion.png import SMALL, encode_png
+from training.conversion.destination import open_destination
+from training.conversion.png import SMALL, encode_png
 
 SIZE = 32  # pixels
 _PICTURES = "package/img/google/64/"

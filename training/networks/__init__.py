@@ -1,15 +1,7 @@
 """All networks, by name. Importing this package registers them."""
 
-from training.networks import (
-    discriminator,
-    styleformer,
-    styleformer_c,
-    stylegan2,
-    stylenat,
-    wavelet_discriminator,
-)
+from training.networks import discriminators, generators
 from training.networks.files import load, save
-from training.networks.generator import Generator
 from training.networks.registry import (
     DiscriminatorConfig,
     GeneratorConfig,
@@ -19,6 +11,7 @@ from training.networks.registry import (
     known_kinds,
     register,
 )
+from training.networks.shared.generator import Generator
 
 __all__ = [
     "DiscriminatorConfig",
@@ -27,14 +20,10 @@ __all__ = [
     "NetworkConfig",
     "build",
     "config_from_dict",
-    "discriminator",
+    "discriminators",
+    "generators",
     "known_kinds",
     "load",
     "register",
     "save",
-    "styleformer",
-    "styleformer_c",
-    "stylegan2",
-    "stylenat",
-    "wavelet_discriminator",
 ]

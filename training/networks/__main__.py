@@ -8,10 +8,11 @@ import click
 from dnnlib import cli
 from dnnlib.errors import UserError
 from dnnlib.plugins import import_file
-from torch_utils.persistence import NETWORKS, NetworkFile, NetworkRecord
-from training.networks import export, files
-from training.networks.card import write_card
-from training.networks.generator import NOISE_MODES, NoiseMode
+from torch_utils.files.persistence import NETWORKS, NetworkFile, NetworkRecord
+from training.networks import files
+from training.networks.shared.generator import NOISE_MODES, NoiseMode
+from training.publishing import export
+from training.publishing.card import write_card
 
 FORMS = {"pkl": ".pkl", "safetensors": ".safetensors", "onnx": ".onnx", "torch-export": ".pt2"}
 

@@ -15,12 +15,12 @@ from torch import nn
 from dnnlib import cache
 from dnnlib.config import from_dict, to_dict
 from dnnlib.errors import ConfigError, UserError
-from torch_utils import persistence
-from torch_utils.blank_modules import build_with, build_within
-from torch_utils.persistence import NETWORKS, NetworkFile, NetworkRecord
-from torch_utils.safe_pickle import DAMAGE, Constant, Constructor, DamagedFile, Reader
-from torch_utils.torch_files import plain_constructors, read_legacy, read_zip
-from training.augment import AugmentConfig, AugmentPipe
+from torch_utils.files import persistence
+from torch_utils.files.persistence import NETWORKS, NetworkFile, NetworkRecord
+from torch_utils.files.safe_pickle import DAMAGE, Constant, Constructor, DamagedFile, Reader
+from torch_utils.files.torch_files import plain_constructors, read_legacy, read_zip
+from torch_utils.meta_init import build_with, build_within
+from training.augment.pipe import AugmentConfig, AugmentPipe
 from training.networks import registry
 from training.networks.official import stylegan_pickle, stylenat
 

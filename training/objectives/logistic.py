@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from torch_utils.training_stats import BatchMean, Collector
-from training import bcr
+from training.augment import consistency
 from training.config import LossConfig
-from training.networks.generator import Generator
-from training.networks.value_range import check_units, from_units, to_units
+from training.networks.shared.generator import Generator
+from training.networks.shared.pixel_units import check_units, from_units, to_units
 
 
 @dataclass
@@ -44,7 +44,7 @@ class GanLoss:
     pl_mean: torch.Tensor  # [], running mean of path lengths, as of the last step
 
     def __post_init__(self) -> None:
-        # What the main phases call, which differentiate once: training.compilation puts compiled forms here.
+        # What the main phases call, which differentiate once: training.step.compilation puts compiled forms here.
         self.synthesis_once: Callable[..., torch.Tensor] = self.G.synthesis
         self.D_once: Callable[..., torch.Tensor] = self.D
         check_units(self.cfg.image_norm, self.G.img_channels, "loss.image_norm")
@@ -97,7 +97,7 @@ class GanLoss:
         self, what: str, images: torch.Tensor, c: torch.Tensor | None, logits: torch.Tensor
     ) -> torch.Tensor:
         """(D(T(x)) - D(x))^2, T a random variation (bCR: Zhao et al. 2021, algorithm 1)."""
-        varied = from_units(bcr.vary(to_units(images, self.cfg.image_norm)), self.cfg.image_norm)
+        varied = from_units(consistency.vary(to_units(images, self.cfg.image_norm)), self.cfg.image_norm)
         difference = (self._run_d(varied, c) - logits).square()
         self.stats.report(f"Loss/bcr/{what}", difference)
         return difference

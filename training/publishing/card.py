@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dnnlib.cache import file_sha256, is_url
-from torch_utils.persistence import NetworkFile, NetworkRecord, atomic_file
+from torch_utils.files.persistence import NetworkFile, NetworkRecord, atomic_file
 from training.networks import files
 from training.networks.registry import GeneratorConfig, NetworkConfig, known_kinds
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from dnnlib.config import from_dict, to_dict
 from dnnlib.errors import ConfigError, UserError
-from torch_utils.persistence import atomic_file
+from torch_utils.files.persistence import atomic_file
 from training.config import TrainingConfig
 from training.networks.files import read
 

@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from dnnlib.errors import UserError
 from torch_utils.training_stats import Stats
-from training.checkpoint import remove_leftovers, run_number, write_config
 from training.config import TrainingConfig
-from training.trackers import Tracker, open_trackers
+from training.run.checkpoint import remove_leftovers, run_number, write_config
+from training.run.trackers import Tracker, open_trackers
 
 LOG_FILE = "log.txt"
 STATS_FILE = "stats.jsonl"

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from training.dataset import ImageDataset
-from training.health import diversity
-from training.networks.generator import Generator
-from training.pictures import grid_size, save_grid, to_uint8
+from training.networks.shared.generator import Generator
+from training.sampling.pictures import grid_size, save_grid, to_uint8
+from training.step.health import diversity
 
 _AT_ONCE = 16  # images the generator makes at a time
 

@@ -16,13 +16,13 @@ from typing import IO
 import torch
 
 from dnnlib.errors import UserError
-from training.dataset.conversion.png import image_name
+from training.conversion.png import image_name
 from training.dataset.zip_writer import ZipWriter
-from training.networks.generator import Generator, NoiseMode
-from training.networks.layers import largest_divisor
-from training.sampling import class_label, device_of, images_of_styles, styles_of_seeds
-from training.visualize import png_writer
-from training.visualize.png_writer import HEADER, write_whole
+from training.networks.shared.generator import Generator, NoiseMode
+from training.networks.shared.layers import largest_divisor
+from training.sampling import png_writer
+from training.sampling.png_writer import HEADER, write_whole
+from training.sampling.seeds import class_label, device_of, images_of_styles, styles_of_seeds
 
 JOB_FILE = "sampling.json"  # in the folder, while it is incomplete and after: what was asked for
 QUEUED = 4  # parts of a batch that may wait for being written

@@ -1,6 +1,6 @@
 """What `make demo` shows of a finished run: how the pictures grew, what they lie next to, and the figures.
 
-`python -m training.demo --run=training-runs/00000-...` works on any run.
+`python -m training.sampling.demo --run=training-runs/00000-...` works on any run.
 """
 
 import json
@@ -20,9 +20,9 @@ from metrics.baselines import BASELINES, PCAGaussian
 from training import networks
 from training.config import DataConfig
 from training.dataset import ImageDataset, open_dataset
-from training.networks.generator import Generator
-from training.pictures import enlarged, labelled_sheet, to_pil, write_picture
-from training.sampling import class_label, image_of_seed
+from training.networks.shared.generator import Generator
+from training.sampling.pictures import enlarged, labelled_sheet, to_pil, write_picture
+from training.sampling.seeds import class_label, image_of_seed
 
 DETECTORS = ("lite0", "mobilenetv2")  # both come with the set-up
 BASELINE = "pca64"

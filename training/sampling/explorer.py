@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 
 from dnnlib.errors import UserError
-from training.networks.attention_maps import Point, attention_maps, layer_maps
-from training.networks.generator import NOISE_MODES, Generator, NoiseMode
-from training.pictures import enlarged, to_pil, to_uint8
-from training.sampling import class_label, images_of_styles, styles_of_seeds
-from training.visualize.attention_picture import overlay
-from training.visualize.sheets import mixed, sheet_scale
+from training.networks.shared.generator import NOISE_MODES, Generator, NoiseMode
+from training.sampling.attention.maps import Point, attention_maps, layer_maps
+from training.sampling.attention.picture import overlay
+from training.sampling.pictures import enlarged, to_pil, to_uint8
+from training.sampling.seeds import class_label, images_of_styles, styles_of_seeds
+from training.sampling.sheets import mixed, sheet_scale
 
 HOST = "127.0.0.1"  # never anything else: there is no login
 PAGE = Path(__file__).with_name("explore.html")

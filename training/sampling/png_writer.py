@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.dataset.conversion.png import encode_png, image_name
+from training.conversion.png import encode_png, image_name
 
 HEADER = struct.Struct("<4I")
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from dnnlib.errors import UserError
-from training.networks.generator import Generator, NoiseMode
-from training.pictures import to_uint8
+from training.networks.shared.generator import Generator, NoiseMode
+from training.sampling.pictures import to_uint8
 
 BATCH = 16  # images that go through the network together, where nobody asks for more
 

@@ -8,9 +8,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from dnnlib.errors import UserError
-from training.networks.generator import Generator, NoiseMode
-from training.pictures import enlarged, labelled_sheet, to_pil
-from training.sampling import class_label, images_of_styles, styles_of_seeds
+from training.networks.shared.generator import Generator, NoiseMode
+from training.sampling.pictures import enlarged, labelled_sheet, to_pil
+from training.sampling.seeds import class_label, images_of_styles, styles_of_seeds
 
 T = TypeVar("T")
 SMALL = 96  # pixels: smaller images are enlarged on sheets

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from training.networks.generator import Generator
-from training.sampling import device_of
+from training.networks.shared.generator import Generator
+from training.sampling.seeds import device_of
 
 WARMUP = 2  # runs whose time doesn't count
 

@@ -7,8 +7,8 @@ import torch
 from scipy.interpolate import CubicSpline
 
 from dnnlib.errors import UserError
-from training.networks.generator import Generator, NoiseMode
-from training.sampling import BATCH, images_of_styles, styles_of_seeds
+from training.networks.shared.generator import Generator, NoiseMode
+from training.sampling.seeds import BATCH, images_of_styles, styles_of_seeds
 
 
 def walk_styles(

@@ -4,7 +4,7 @@ import warnings
 
 import torch
 
-from training.loss import GanLoss
+from training.objectives.logistic import GanLoss
 
 
 def compile_first_order(loss: GanLoss) -> None:

@@ -10,8 +10,8 @@ from torch import nn
 from dnnlib.errors import UserError
 from torch_utils import distributed
 from training.config import OptimizerConfig, TrainingConfig
-from training.loss import GanLoss, MicroBatch
-from training.networks.spectral_norm import advance_power_iteration
+from training.networks.shared.spectral_norm import advance_power_iteration
+from training.objectives.logistic import GanLoss, MicroBatch
 
 
 @dataclass

@@ -10,7 +10,7 @@ from torch import nn
 
 from dnnlib.errors import UserError
 from training.config import TrainingConfig
-from training.networks.generator import Generator
+from training.networks.shared.generator import Generator
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

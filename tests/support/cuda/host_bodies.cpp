@@ -1,7 +1,7 @@
-// The plain GPU bodies of neighbourhood attention and upfirdn2d compiled for the host, for tests/test_ops_bodies.py.
-#include "../torch_utils/ops/csrc/shared/activation.h"
-#include "../torch_utils/ops/csrc/shared/attention_body.h"
-#include "../torch_utils/ops/csrc/shared/resample.h"
+// The plain GPU bodies of neighbourhood attention and upfirdn2d compiled for the host, for tests/ops/test_ops_bodies.py.
+#include "../../../torch_utils/ops/csrc/shared/activation.h"
+#include "../../../torch_utils/ops/csrc/shared/attention_body.h"
+#include "../../../torch_utils/ops/csrc/shared/resample.h"
 
 using namespace styleloom;
 using namespace styleloom::portable;

@@ -15,19 +15,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
-import docs_stand_ins
 import pytest
 from click.testing import CliRunner
-from docs_pages import ROOT
-from docs_shell import Call, Shell
 from torch.distributed.run import get_args_parser
 
 import calc_metrics
 import dataset_tool
 import generate
 import train
-import training.demo
 import training.networks.__main__
+import training.sampling.demo
+from support.docs import stand_ins
+from support.docs.pages import ROOT
+from support.docs.shell import Call, Shell
 
 SCRIPTS: dict[str, click.Command] = {
     "train.py": train.main,
@@ -35,7 +35,7 @@ SCRIPTS: dict[str, click.Command] = {
     "calc_metrics.py": calc_metrics.main,
     "dataset_tool.py": dataset_tool.main,
     "-m training.networks": training.networks.__main__.main,
-    "-m training.demo": training.demo.main,
+    "-m training.sampling.demo": training.sampling.demo.main,
 }
 INPUTS = ("--network", "--source", "--target", "--images", "--resume", "--projected-w", "--detector", "--label-file")
 SMALLER = {
@@ -61,7 +61,7 @@ class Runner:
     """Runs one page's commands in a folder of their own, which files and variables of its blocks accumulate in."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, processes: tuple[str, ...] = ()):
-        self.folder = docs_stand_ins.checkout(folder)
+        self.folder = stand_ins.checkout(folder)
         (self.folder / "styleloom").symlink_to(self.folder)
         self._monkeypatch = monkeypatch
         self._in_processes = list(processes)  # scripts whose first command runs as a process
@@ -125,11 +125,11 @@ class Runner:
         for arg in args:
             name, _, value = arg.partition("=")
             if name == "--data" and "--dry-run" not in args:
-                docs_stand_ins.make(Path(value))
+                stand_ins.make(Path(value))
             elif name in INPUTS:
-                docs_stand_ins.make(Path(value.rpartition("=")[2]))
+                stand_ins.make(Path(value.rpartition("=")[2]))
             elif args[0] in ("show", "verify", "convert", "card") and arg == args[1]:
-                docs_stand_ins.make(Path(arg))
+                stand_ins.make(Path(arg))
 
     # -- train.py -----------------------------------------------------------------------------------------------------
 
@@ -138,7 +138,7 @@ class Runner:
             return invoke("train.py", args)
         for arg in args:
             if arg.startswith("--resume=") and arg.endswith((".pkl", ".pt", ".safetensors")):
-                docs_stand_ins.make(Path(arg.partition("=")[2]))
+                stand_ins.make(Path(arg.partition("=")[2]))
         written = invoke("train.py", [*args, "--dry-run"])
         if self._is_dry or "--dry-run" in args or "-n" in args:
             return written
@@ -187,7 +187,7 @@ class Runner:
 
     def _sbatch(self, call: Call) -> str:
         name, *args = [a for a in call.args if not a.startswith("-")]
-        docs_stand_ins.make(call.folder / name)
+        stand_ins.make(call.folder / name)
         text = (call.folder / name).read_text()
         for option in re.findall(r"^#SBATCH --([a-z-]+)", text, re.MULTILINE):
             assert option in SBATCH, f"{name}: no test knows #SBATCH --{option}"

@@ -4,8 +4,8 @@ A mark is an HTML comment on the line above a block, invisible to readers, its p
 
     <!-- docs-test: dry-run -->               train.py only resolves its config, other scripts only parse their options
     <!-- docs-test: file mine.py -->          the block is that file, for the blocks below it
-    <!-- docs-test: given G, z -->            names that exist before the block (tests/docs_stand_ins.py)
-    <!-- docs-test: skip gpu -->              not run, only checked for syntax; tests/test_docs.py lists the reasons
+    <!-- docs-test: given G, z -->            names that exist before the block (tests/support/docs/stand_ins.py)
+    <!-- docs-test: skip gpu -->              not run, only checked for syntax; test_docs.py lists the reasons
 """
 
 import re
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 _FENCE = re.compile(r"( *)(`{3,}|~{3,})([^`]*)$")

@@ -10,18 +10,18 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import dataset_samples as samples
 import numpy as np
 import torch
-from docs_pages import PAGES, ROOT, read_page
 from PIL import Image
-from small_generators import small_generator
 from torch import nn
 
+import support.dataset_samples as samples
 from metrics.detectors import registry
+from support.docs.pages import PAGES, ROOT, read_page
+from support.small_generators import small_generator
 from training import networks
 from training.config import TrainingConfig
-from training.networks.discriminator import StyleGAN2DiscriminatorConfig
+from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
 
 EMOJI = ROOT / "datasets" / "noto-emoji-32.zip"
 LINKED = ("train.py", "generate.py", "calc_metrics.py", "dataset_tool.py", "Makefile", "pyproject.toml",

@@ -1,4 +1,4 @@
-"""Kills runs during their snapshots and lets them go on: `python tests/kill_runs.py SEED COUNT FOLDER`.
+"""Kills runs during their snapshots and lets them go on: `python tests/support/scripts/kill_runs.py SEED COUNT FOLDER`.
 
 Exits with status 1 if a run that was killed ends otherwise than one that wasn't. A moment is a line of Python
 counted from the start of a snapshot, so a seed always kills at the same place.
@@ -14,12 +14,12 @@ from types import FrameType
 from typing import Any
 
 import torch
-from tiny_runs import everything, recipe, train_in
 
+from support.tiny_runs import everything, recipe, train_in
 from training.training_loop import Trainer
 
 torch.set_num_threads(1)
-_WRITERS = ("persistence.py", "checkpoint.py", "run_folder.py", "report.py", "training_loop.py", "files.py")
+_WRITERS = ("persistence.py", "checkpoint.py", "run_folder.py", "page.py", "training_loop.py", "files.py")
 SNAPSHOTS = 4  # of the run: at the start and at the end of each of 3 ticks
 
 

@@ -1,4 +1,5 @@
-"""`python tests/sanitize_ops.py`: the CPU kernels on the test grid under address and undefined-behaviour sanitizers.
+"""`python tests/support/scripts/sanitize_ops.py`: the CPU kernels on the test grid under sanitizers (address, undefined
+behaviour).
 
 Builds the kernels with the sanitizers into their own cache entry and runs the op tests in a process that loads the
 sanitizers' run time first, once for each instruction set of the binary. Exit status 0: clean.
@@ -9,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-TESTS = Path(__file__).parent
+ROOT = Path(__file__).parents[3]
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g1"
 GRID = "against_the or fuzz or strided or layouts or golden or sixteen or hydra or full_attention"
 
@@ -23,10 +24,10 @@ def runtime(name: str) -> str:
 
 def main() -> int:
     # Built before the run time is preloaded: the compiler must not run under it.
-    build = "from torch_utils.ops import build, toolchain; build.build(toolchain.recipe('cpu'))"
-    flags = {**os.environ, "STYLELOOM_OPS_CFLAGS": FLAGS, "PYTHONPATH": str(TESTS.parent)}
+    build = "from torch_utils.ops.build import library, toolchain; library.build(toolchain.recipe('cpu'))"
+    flags = {**os.environ, "STYLELOOM_OPS_CFLAGS": FLAGS, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", build], env=flags, check=True)
-    files = [str(TESTS / f"test_ops_{name}.py") for name in ("attention", "images", "golden")]
+    files = [str(ROOT / f"tests/ops/test_ops_{name}.py") for name in ("attention", "images", "golden")]
     status = 0
     for isa in ("baseline", "avx2", "avx512"):
         env = {

@@ -2,10 +2,12 @@
 
 import torch
 
-from torch_utils.ops import bias_act_ops  # noqa: F401 (registers the ops)
-from torch_utils.ops.activations import ACTIVATIONS
+from torch_utils.ops.bias_act import (
+    reference,
+    registered,  # noqa: F401 (registers the ops)
+)
+from torch_utils.ops.bias_act.activations import ACTIVATIONS
 from torch_utils.ops.dispatch import use_reference
-from torch_utils.ops.reference import bias_act as reference
 
 
 def bias_act(

@@ -2,7 +2,7 @@
 
 import torch
 
-from torch_utils.ops.activations import ACTIVATIONS
+from torch_utils.ops.bias_act.activations import ACTIVATIONS
 
 
 def add_bias(x: torch.Tensor, b: torch.Tensor | None, dim: int) -> torch.Tensor:

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from torch_utils.ops.activations import ACTIVATIONS
-from torch_utils.ops.reference import bias_act as reference
+from torch_utils.ops.bias_act import reference
+from torch_utils.ops.bias_act.activations import ACTIVATIONS
 
 Tensor = torch.Tensor
 _ops = torch.ops.styleloom

@@ -8,8 +8,8 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from torch_utils.ops import build, toolchain
-from torch_utils.ops.toolchain import BuildError
+from torch_utils.ops.build import library, toolchain
+from torch_utils.ops.build.toolchain import BuildError
 
 
 def load_source(name: str, code: str) -> ctypes.CDLL | None:
@@ -30,20 +30,20 @@ def load_source(name: str, code: str) -> ctypes.CDLL | None:
 
 
 def _library(name: str, code: str) -> Path:
-    """Built in a folder of this process and moved to its place when finished: a killed build leaves no library."""
+    """Built in a folder of this process and moved to its place when finished: a killed build leaves no built."""
     compiler = toolchain.find_compiler()
     command = [compiler, *toolchain.KERNEL_FLAGS.split(), "-shared"]
     parts = [os.uname().machine, toolchain.tool_version(compiler), *command, code]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    library = build.cache_root() / f"styleloom_{name}_{key}" / f"{name}.so"
-    if library.exists():
-        return library
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="work-", dir=library.parent) as work:
-        source, result = Path(work) / f"{name}.cpp", Path(work) / library.name
+    built = library.cache_root() / f"styleloom_{name}_{key}" / f"{name}.so"
+    if built.exists():
+        return built
+    built.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="work-", dir=built.parent) as work:
+        source, result = Path(work) / f"{name}.cpp", Path(work) / built.name
         source.write_text(code, encoding="utf-8")
         run = subprocess.run([*command, str(source), "-o", str(result)], capture_output=True, text=True, check=False)
         if run.returncode != 0:
-            raise BuildError(f"the compiler failed: {build.first_error(run.stderr)}")
-        os.replace(result, library)
-    return library
+            raise BuildError(f"the compiler failed: {library.first_error(run.stderr)}")
+        os.replace(result, built)
+    return built

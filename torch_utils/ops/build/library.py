@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
-from torch_utils.ops import toolchain
-from torch_utils.ops.toolchain import BuildError, Recipe
+from torch_utils.ops.build import toolchain
+from torch_utils.ops.build.toolchain import BuildError, Recipe
 
 log = logging.getLogger(__name__)
 _LIBRARY = "kernels.so"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-CSRC = Path(__file__).parent / "csrc"
+CSRC = Path(__file__).parents[1] / "csrc"
 
 # g++ may fuse multiply-add and ignore errno and traps, but keeps NaN and infinity.
 _MATH_FLAGS = "-fno-math-errno -fno-trapping-math -fno-signed-zeros -ffp-contract=fast"
@@ -22,7 +22,8 @@ _X86_ISAS = {
     # 32-byte vectors here too: a window row of up to 8 keys fills them; what counts are the 32 registers.
     "avx512": "-DSL_VECTOR_BYTES=32 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma",
 }
-_KERNELS = ("attention", "bias_act", "upfirdn2d")
+_CPU_KERNELS = ("attention/attention", "bias_act", "upfirdn2d")  # below csrc/cpu
+_CUDA_KERNELS = ("attention", "bias_act", "upfirdn2d")  # below csrc/cuda
 
 
 class BuildError(Exception):
@@ -112,15 +113,16 @@ def _cpu_edges() -> list[tuple[str, str, str, str]]:
     """(rule, source, object, flags) of every compilation of the CPU library."""
     edges = [("cxx", "cpu/binding.cpp", "binding.o", binding_flags())]
     for isa, flags in isa_flags().items():
-        for kernel in _KERNELS:
-            edges.append(("cxx", f"cpu/{kernel}.cpp", f"{kernel}.{isa}.o", f"{KERNEL_FLAGS} -DSL_ISA={isa} {flags}"))
+        for kernel in _CPU_KERNELS:
+            target = f"{Path(kernel).name}.{isa}.o"
+            edges.append(("cxx", f"cpu/{kernel}.cpp", target, f"{KERNEL_FLAGS} -DSL_ISA={isa} {flags}"))
     return edges
 
 
 def _cuda_edges() -> list[tuple[str, str, str, str]]:
     toolkit = cuda_home() / "include"
     edges = [("cxx", "cuda/binding.cpp", "binding.o", f"{binding_flags()} -isystem {toolkit}")]
-    for kernel in _KERNELS:
+    for kernel in _CUDA_KERNELS:
         flags = f"-std=c++17 -O3 -Xcompiler -fPIC {cuda_arch_flags()}"
         edges.append(("nvcc", f"cuda/{kernel}.cu", f"{kernel}.o", flags))
     return edges

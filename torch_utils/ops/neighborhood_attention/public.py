@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from torch_utils.ops import na2d_ops
 from torch_utils.ops.dispatch import autocast_dtype, use_reference
-from torch_utils.ops.reference import neighborhood_attention as reference
+from torch_utils.ops.neighborhood_attention import reference, registered
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def hydra_na2d(
     if use_reference(q):
         return _reference(q.to(dtype), k.to(dtype), v.to(dtype), partitions, scale)
     flat = [n for p in partitions for n in (p.heads, *_axes(p.kernel_size), *_axes(p.dilation))]
-    rpb = _flat_bias(partitions, q, na2d_ops.sum_dtype(dtype))
+    rpb = _flat_bias(partitions, q, registered.sum_dtype(dtype))
     return torch.ops.styleloom.na2d(q.to(dtype), k.to(dtype), v.to(dtype), rpb, flat, scale)[0]
 
 

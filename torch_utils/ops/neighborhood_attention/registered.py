@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from torch_utils.ops.reference import neighborhood_attention as reference
+from torch_utils.ops.neighborhood_attention import reference
 
 Tensor = torch.Tensor
 _ops = torch.ops.styleloom

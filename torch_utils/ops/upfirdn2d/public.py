@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 import torch
 
-from torch_utils.ops import upfirdn2d_ops  # noqa: F401 (registers the op)
 from torch_utils.ops.dispatch import use_reference
-from torch_utils.ops.reference import upfirdn2d as reference
+from torch_utils.ops.upfirdn2d import (
+    reference,
+    registered,  # noqa: F401 (registers the op)
+)
 
 SEPARABLE_TAPS = 8  # a 1-D filter with fewer taps is stored as its outer product: one pass beats two
 

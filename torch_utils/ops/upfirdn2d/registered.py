@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from torch_utils.ops.reference import upfirdn2d as reference
+from torch_utils.ops.upfirdn2d import reference
 
 Tensor = torch.Tensor
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from dnnlib.errors import UserError
-from training.dataset.conversion.sources import cifar, image_files, lsun, mnist, parquet, stl10, tar_files
-from training.dataset.conversion.sources.base import Item, Source, SourceOptions
-from training.dataset.conversion.sources.tar_access import members, open_tar
+from training.conversion.sources import cifar, image_files, lsun, mnist, parquet, stl10, tar_files
+from training.conversion.sources.base import Item, Source, SourceOptions
+from training.conversion.sources.tar_access import members, open_tar
 from training.dataset.shards import ShardReader
 
 __all__ = ["Item", "Source", "SourceOptions", "open_source", "register_source"]

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from training.dataset.conversion.destination import Label
-from training.dataset.conversion.picture import Picture
+from training.conversion.destination import Label
+from training.conversion.picture import Picture
 
 
 class Item(NamedTuple):

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from dnnlib.errors import UserError
-from training.dataset.conversion.picture import PixelPicture
-from training.dataset.conversion.sources.base import Item, SourceOptions, one_line
-from training.dataset.conversion.sources.split_parts import choose_parts
-from training.dataset.conversion.sources.tar_access import members, open_tar, read_member
+from training.conversion.picture import PixelPicture
+from training.conversion.sources.base import Item, SourceOptions, one_line
+from training.conversion.sources.split_parts import choose_parts
+from training.conversion.sources.tar_access import members, open_tar, read_member
 from training.dataset.folder_reader import read_file
 from training.dataset.zip_reader import BadMember
 

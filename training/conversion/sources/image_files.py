@@ -4,10 +4,10 @@ import os
 from collections.abc import Iterator, Sequence
 
 from dnnlib.errors import UserError
-from training.dataset.conversion.destination import Label
-from training.dataset.conversion.picture import EncodedPicture, FilePicture, NoPicture, Picture
-from training.dataset.conversion.sources.base import Item, SourceOptions, is_clutter, unsafe_name
-from training.dataset.conversion.sources.label_tables import LabelTable, read_label_table
+from training.conversion.destination import Label
+from training.conversion.picture import EncodedPicture, FilePicture, NoPicture, Picture
+from training.conversion.sources.base import Item, SourceOptions, is_clutter, unsafe_name
+from training.conversion.sources.label_tables import LabelTable, read_label_table
 from training.dataset.decoding import HEADER_BYTES, peek_png
 from training.dataset.folder_reader import FolderReader
 from training.dataset.labels import LABEL_FILE, parse_classes, parse_label_file

@@ -4,7 +4,7 @@ import csv
 import os
 
 from dnnlib.errors import UserError
-from training.dataset.conversion.destination import Label
+from training.conversion.destination import Label
 from training.dataset.folder_reader import read_file
 from training.dataset.labels import parse_classes, parse_label_file
 from training.dataset.zip_reader import BadMember

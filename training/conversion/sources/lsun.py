@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from dnnlib.errors import UserError
-from training.dataset.conversion.picture import EncodedPicture, NoPicture
-from training.dataset.conversion.sources.base import Item, SourceOptions, one_line
+from training.conversion.picture import EncodedPicture, NoPicture
+from training.conversion.sources.base import Item, SourceOptions, one_line
 from training.dataset.zip_reader import MEMBER_LIMIT
 
 

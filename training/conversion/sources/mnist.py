@@ -14,9 +14,9 @@ from typing import IO, cast
 import numpy as np
 
 from dnnlib.errors import UserError
-from training.dataset.conversion.picture import PixelPicture
-from training.dataset.conversion.sources.base import Item, SourceOptions, one_line
-from training.dataset.conversion.sources.split_parts import choose_parts
+from training.conversion.picture import PixelPicture
+from training.conversion.sources.base import Item, SourceOptions, one_line
+from training.conversion.sources.split_parts import choose_parts
 
 _IMAGES, _LABELS = 0x00000803, 0x00000801
 _PAD = 2  # pixels on each side: 28 -> 32, as the field's tool does

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from dnnlib.errors import UserError
-from training.dataset.conversion.destination import Label
-from training.dataset.conversion.picture import EncodedPicture, NoPicture, Picture
-from training.dataset.conversion.sources.base import Item, SourceOptions, one_line
+from training.conversion.destination import Label
+from training.conversion.picture import EncodedPicture, NoPicture, Picture
+from training.conversion.sources.base import Item, SourceOptions, one_line
 from training.dataset.folder_reader import files_with_suffix
 
 _BATCH_ROWS = 32

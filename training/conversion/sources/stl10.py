@@ -12,10 +12,10 @@ from typing import IO
 import numpy as np
 
 from dnnlib.errors import UserError
-from training.dataset.conversion.picture import PixelPicture
-from training.dataset.conversion.sources.base import Item, SourceOptions
-from training.dataset.conversion.sources.split_parts import choose_parts
-from training.dataset.conversion.sources.tar_access import members, open_tar
+from training.conversion.picture import PixelPicture
+from training.conversion.sources.base import Item, SourceOptions
+from training.conversion.sources.split_parts import choose_parts
+from training.conversion.sources.tar_access import members, open_tar
 
 FOLDER = "stl10_binary"
 _SIDE = 96

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import IO, Any, cast
 
 from dnnlib.errors import UserError
-from training.dataset.conversion.sources.base import one_line
+from training.conversion.sources.base import one_line
 from training.dataset.zip_reader import MEMBER_LIMIT
 
 _OPENERS: tuple[tuple[bytes, Any], ...] = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ", lzma.open))

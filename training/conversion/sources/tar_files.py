@@ -10,10 +10,10 @@ import tarfile
 from collections.abc import Iterator
 
 from dnnlib.errors import UserError
-from training.dataset.conversion.destination import Label
-from training.dataset.conversion.picture import EncodedPicture, NoPicture
-from training.dataset.conversion.sources.base import Item, SourceOptions, is_clutter, unsafe_name
-from training.dataset.conversion.sources.tar_access import members, open_tar, read_member
+from training.conversion.destination import Label
+from training.conversion.picture import EncodedPicture, NoPicture
+from training.conversion.sources.base import Item, SourceOptions, is_clutter, unsafe_name
+from training.conversion.sources.tar_access import members, open_tar, read_member
 from training.dataset.folder_reader import files_with_suffix
 from training.dataset.zip_reader import MEMBER_LIMIT
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from dnnlib.errors import UserError
 from torch_utils.ops.upfirdn2d import downsample2d, setup_filter
-from training.networks.layers import RESAMPLE_TAPS, EqualizedConv2d, FullyConnected, minibatch_std
-from training.networks.mapping import MappingNetwork
 from training.networks.registry import DiscriminatorConfig, register
+from training.networks.shared.layers import RESAMPLE_TAPS, EqualizedConv2d, FullyConnected, minibatch_std
+from training.networks.shared.mapping import MappingNetwork
 
 
 @dataclass

@@ -17,12 +17,12 @@ from torch import nn
 from dnnlib.errors import UserError
 from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.upfirdn2d import downsample2d, setup_filter
-from training.networks.discriminator import halvings
-from training.networks.layers import RESAMPLE_TAPS, EqualizedConv2d, FullyConnected, minibatch_std
-from training.networks.mapping import MappingNetwork
+from training.networks.discriminators.stylegan2 import halvings
 from training.networks.registry import DiscriminatorConfig, register
-from training.networks.spectral_norm import SpectralConv2d, SpectralLinear
-from training.networks.value_range import ValueRange, check_units, to_units
+from training.networks.shared.layers import RESAMPLE_TAPS, EqualizedConv2d, FullyConnected, minibatch_std
+from training.networks.shared.mapping import MappingNetwork
+from training.networks.shared.pixel_units import ValueRange, check_units, to_units
+from training.networks.shared.spectral_norm import SpectralConv2d, SpectralLinear
 
 
 @dataclass

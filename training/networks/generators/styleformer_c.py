@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from dnnlib.errors import UserError
-from training.networks import styleformer, stylegan2
-from training.networks.generator import Generator, NoiseMode
+from training.networks.generators import styleformer, stylegan2
+from training.networks.generators.styleformer import StyleformerConfig
+from training.networks.generators.stylegan2 import StyleGAN2Config
 from training.networks.registry import register
-from training.networks.styleformer import StyleformerConfig
-from training.networks.stylegan2 import StyleGAN2Config
+from training.networks.shared.generator import Generator, NoiseMode
 
 
 @dataclass

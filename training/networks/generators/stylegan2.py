@@ -11,9 +11,9 @@ from dnnlib.errors import UserError
 from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.conv2d_resample import conv2d_resample
 from torch_utils.ops.upfirdn2d import setup_filter, upsample2d
-from training.networks.generator import Generator, NoiseMode
-from training.networks.layers import RESAMPLE_TAPS, FullyConnected
 from training.networks.registry import GeneratorConfig, register
+from training.networks.shared.generator import Generator, NoiseMode
+from training.networks.shared.layers import RESAMPLE_TAPS, FullyConnected
 
 
 @dataclass

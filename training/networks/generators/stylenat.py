@@ -16,12 +16,12 @@ from torch.utils.checkpoint import checkpoint
 
 from dnnlib.errors import UserError
 from torch_utils.ops.upfirdn2d import setup_filter, upsample2d
-from training.networks.generator import Generator, NoiseMode
-from training.networks.layers import RESAMPLE_TAPS, FullyConnected
+from training.networks.generators.stylenat_attention import FullAttention, HeadGroup, HydraAttention, Linear
+from training.networks.generators.swin_attention import WindowPairAttention
 from training.networks.registry import GeneratorConfig, register
-from training.networks.stylenat_attention import FullAttention, HeadGroup, HydraAttention, Linear
-from training.networks.swin_attention import WindowPairAttention
-from training.networks.value_range import ValueRange, check_units, from_units
+from training.networks.shared.generator import Generator, NoiseMode
+from training.networks.shared.layers import RESAMPLE_TAPS, FullyConnected
+from training.networks.shared.pixel_units import ValueRange, check_units, from_units
 
 LAYERS_PER_STAGE = 2
 HEAD_CHANNELS = 32  # channels per head, where min_heads doesn't ask for more heads

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from training.networks.stylenat_attention import Linear, bias_table
+from training.networks.generators.stylenat_attention import Linear, bias_table
 
 OTHER_REGION = -100.0  # score between tokens that are neighbours only because the map was rolled
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch_utils.torch_files import PlainNamespace
+from torch_utils.files.torch_files import PlainNamespace
 
 
 def json_data(value: Any) -> Any:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from dnnlib.errors import UserError
-from torch_utils.persistence import NetworkFile, NetworkRecord
-from torch_utils.safe_pickle import DAMAGE, Constant, Constructor, DamagedFile, Stateful
-from training.augment import AugmentConfig
+from torch_utils.files.persistence import NetworkFile, NetworkRecord
+from torch_utils.files.safe_pickle import DAMAGE, Constant, Constructor, DamagedFile, Stateful
+from training.augment.pipe import AugmentConfig
 from training.networks.official.plain import json_data
 
 LINFORMER_P_MAX = 0.7  # the original uses the augmentation's p up to here together with Linformer

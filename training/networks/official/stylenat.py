@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from dnnlib.errors import UserError
-from torch_utils.persistence import NetworkFile, NetworkRecord
-from torch_utils.safe_pickle import DAMAGE, DamagedFile
-from torch_utils.torch_files import PlainNamespace
-from training.networks.mapping import MappingNetwork
+from torch_utils.files.persistence import NetworkFile, NetworkRecord
+from torch_utils.files.safe_pickle import DAMAGE, DamagedFile
+from torch_utils.files.torch_files import PlainNamespace
+from training.networks.discriminators.wavelet import stored_official_name
+from training.networks.generators.stylenat import official_to_own
 from training.networks.official.plain import json_data
-from training.networks.stylenat import official_to_own
-from training.networks.wavelet_discriminator import stored_official_name
+from training.networks.shared.mapping import MappingNetwork
 
 W_AVG_SAMPLES = 10_000  # official files keep no average style: it is estimated from so many latents of seed 0
 

@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from training.networks.mapping import MappingNetwork
 from training.networks.registry import GeneratorConfig
+from training.networks.shared.mapping import MappingNetwork
 
 NoiseMode = Literal["random", "const", "none"]
 NOISE_MODES = ("random", "const", "none")

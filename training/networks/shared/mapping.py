@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from training.networks.layers import FullyConnected, normalize_2nd_moment
+from training.networks.shared.layers import FullyConnected, normalize_2nd_moment
 
 
 class MappingNetwork(nn.Module):

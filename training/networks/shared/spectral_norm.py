@@ -14,7 +14,7 @@ from torch import nn
 
 from torch_utils.ops.conv2d_resample import conv2d_resample
 from torch_utils.ops.upfirdn2d import setup_filter
-from training.networks.layers import RESAMPLE_TAPS
+from training.networks.shared.layers import RESAMPLE_TAPS
 
 FIRST_ITERATIONS = 30  # from random vectors
 ITERATIONS_PER_STEP = 2  # the weights move little in a step

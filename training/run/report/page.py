@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from PIL import Image
 
-from torch_utils.persistence import atomic_file
-from training.checkpoint import OPTIONS_FILE, read_jsonl
-from training.report_charts import Series, chart, number
-from training.report_style import STYLE
+from torch_utils.files.persistence import atomic_file
+from training.run.checkpoint import OPTIONS_FILE, read_jsonl
+from training.run.report.charts import Series, chart, number
+from training.run.report.style import STYLE
 
 TILES = 8  # samples in a strip
 STRIPS = 12  # snapshots shown, spread evenly over the run

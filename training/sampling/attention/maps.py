@@ -11,11 +11,11 @@ from torch import nn
 
 from dnnlib.errors import UserError
 from torch_utils.ops.neighborhood_attention import na2d_probabilities
-from torch_utils.ops.reference.neighborhood_attention import spread, window_table
-from training.networks.generator import Generator, NoiseMode
-from training.networks.styleformer import EncoderLayer
-from training.networks.stylenat_attention import FullAttention, HeadGroup, HydraAttention
-from training.networks.swin_attention import WindowPairAttention
+from torch_utils.ops.neighborhood_attention.reference import spread, window_table
+from training.networks.generators.styleformer import EncoderLayer
+from training.networks.generators.stylenat_attention import FullAttention, HeadGroup, HydraAttention
+from training.networks.generators.swin_attention import WindowPairAttention
+from training.networks.shared.generator import Generator, NoiseMode
 
 Point = tuple[float, float]  # (y, x), each in [0, 1): a place in the image, whatever the resolution
 QUERY_CHUNK = 1024  # queries whose rows of probabilities are held at once when averaging

@@ -7,8 +7,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from dnnlib.errors import UserError
-from training.networks.attention_maps import Point, token_at, upsampled
-from training.pictures import enlarged, labelled_sheet, to_pil
+from training.sampling.attention.maps import Point, token_at, upsampled
+from training.sampling.pictures import enlarged, labelled_sheet, to_pil
 
 # Black, violet, red, orange, pale yellow: lightness grows steadily, so the picture can also be read in grey.
 _HEAT = np.array([[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]], dtype=np.float32)

@@ -4,12 +4,10 @@ import click
 
 from dnnlib.cli import Command
 from dnnlib.errors import UserError
-from training.networks.attention_maps import attention_maps
-from training.pictures import to_uint8
-from training.sampling import class_label, styles_of_seeds
-from training.visualize import sheets
-from training.visualize.attention_picture import attention_sheet, choose_layers
-from training.visualize.commands.options import (
+from training.sampling import sheets
+from training.sampling.attention.maps import attention_maps
+from training.sampling.attention.picture import attention_sheet, choose_layers
+from training.sampling.commands.options import (
     CLASS,
     NETWORK,
     PLUGINS,
@@ -21,6 +19,8 @@ from training.visualize.commands.options import (
     save,
     scale_option,
 )
+from training.sampling.pictures import to_uint8
+from training.sampling.seeds import class_label, styles_of_seeds
 
 
 @click.command(cls=Command, context_settings=WIDE)

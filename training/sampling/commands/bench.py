@@ -9,8 +9,8 @@ from tqdm import tqdm
 
 from dnnlib.cli import Command
 from dnnlib.errors import UserError
-from training.visualize.commands.options import NETWORK, PLUGINS, WIDE, load_generator, parse_numbers
-from training.visualize.throughput import measure, table
+from training.sampling.commands.options import NETWORK, PLUGINS, WIDE, load_generator, parse_numbers
+from training.sampling.throughput import measure, table
 
 
 @click.command(cls=Command, context_settings=WIDE)

@@ -6,9 +6,9 @@ from tqdm import tqdm
 from dnnlib.cli import PATH, Command
 from dnnlib.errors import UserError
 from training.networks import files
-from training.networks.generator import NoiseMode
-from training.visualize.bulk import Job, generate_many
-from training.visualize.commands.options import (
+from training.networks.shared.generator import NoiseMode
+from training.sampling.bulk import Job, generate_many
+from training.sampling.commands.options import (
     CLASS,
     NETWORK,
     NOISE,

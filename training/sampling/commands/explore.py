@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 
 from dnnlib.cli import Command
-from training.visualize.commands.options import NETWORK, PLUGINS, WIDE, load_generator
-from training.visualize.explore import serve
+from training.sampling.commands.options import NETWORK, PLUGINS, WIDE, load_generator
+from training.sampling.explorer import serve
 
 
 @click.command(cls=Command, context_settings=WIDE)

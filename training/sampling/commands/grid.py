@@ -3,10 +3,9 @@
 import click
 
 from dnnlib.cli import Command
-from training.networks.generator import NoiseMode
-from training.sampling import class_label, parse_seeds
-from training.visualize import sheets
-from training.visualize.commands.options import (
+from training.networks.shared.generator import NoiseMode
+from training.sampling import sheets
+from training.sampling.commands.options import (
     CLASS,
     NETWORK,
     NOISE,
@@ -20,6 +19,7 @@ from training.visualize.commands.options import (
     save,
     scale_option,
 )
+from training.sampling.seeds import class_label, parse_seeds
 
 
 @click.command(cls=Command, context_settings=WIDE)

@@ -12,8 +12,8 @@ from dnnlib.cli import PATH
 from dnnlib.errors import UserError
 from dnnlib.plugins import import_file
 from training import networks
-from training.networks.generator import NOISE_MODES, Generator
-from training.pictures import write_picture
+from training.networks.shared.generator import NOISE_MODES, Generator
+from training.sampling.pictures import write_picture
 
 POSITIVE = click.IntRange(min=1)
 WIDE = {"max_content_width": 120}

@@ -9,11 +9,9 @@ from tqdm import tqdm
 
 from dnnlib.cli import PATH, Command
 from metrics.detectors import load_detector
-from training.networks.generator import Generator
-from training.pictures import labelled_sheet, to_pil, to_uint8
-from training.sampling import class_label, images_of_styles
-from training.visualize import sheets
-from training.visualize.commands.options import (
+from training.networks.shared.generator import Generator
+from training.sampling import sheets
+from training.sampling.commands.options import (
     CLASS,
     NETWORK,
     PLUGINS,
@@ -23,9 +21,11 @@ from training.visualize.commands.options import (
     make_folder,
     options,
 )
-from training.visualize.perceptual import PerceptualDistance
-from training.visualize.projection import Projection, ProjectionConfig, Space, load_target
-from training.visualize.projection import project as search
+from training.sampling.pictures import labelled_sheet, to_pil, to_uint8
+from training.sampling.projection.perceptual import PerceptualDistance
+from training.sampling.projection.search import Projection, ProjectionConfig, Space, load_target
+from training.sampling.projection.search import project as search
+from training.sampling.seeds import class_label, images_of_styles
 
 
 @click.command(cls=Command, context_settings=WIDE)

@@ -6,11 +6,9 @@ from tqdm import tqdm
 
 from dnnlib.cli import Command
 from dnnlib.errors import UserError
-from training.networks.generator import NoiseMode
-from training.pictures import enlarged, to_pil
-from training.sampling import class_label, parse_seeds
-from training.visualize import sheets
-from training.visualize.commands.options import (
+from training.networks.shared.generator import NoiseMode
+from training.sampling import sheets
+from training.sampling.commands.options import (
     CLASS,
     NETWORK,
     NOISE,
@@ -23,8 +21,10 @@ from training.visualize.commands.options import (
     out_option,
     scale_option,
 )
-from training.visualize.video import check_video_path, write_video
-from training.visualize.walk import walk_frames
+from training.sampling.pictures import enlarged, to_pil
+from training.sampling.seeds import class_label, parse_seeds
+from training.sampling.video import check_video_path, write_video
+from training.sampling.walks import walk_frames
 
 
 @click.command(cls=Command, context_settings=WIDE)

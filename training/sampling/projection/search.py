@@ -11,9 +11,9 @@ import torch
 from PIL import Image, ImageOps
 
 from dnnlib.errors import UserError
-from training.dataset.conversion.picture import FORMATS
-from training.networks.generator import Generator
-from training.sampling import device_of
+from training.conversion.picture import FORMATS
+from training.networks.shared.generator import Generator
+from training.sampling.seeds import device_of
 
 Space = Literal["w+", "w"]
 Distance = Callable[[torch.Tensor], torch.Tensor]  # images [N, C, H, W] in [-1, 1] -> [N]

@@ -8,7 +8,7 @@
 
 #include "../binding/attention.h"
 #include "../binding/images.h"
-#include "attention_tasks.h"
+#include "attention/attention_tasks.h"
 #include "huge_pages.h"
 #include "kernels.h"
 

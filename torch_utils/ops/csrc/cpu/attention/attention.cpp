@@ -3,7 +3,7 @@
 
 #include "attention_backward.h"
 #include "attention_family.h"
-#include "kernels.h"
+#include "../kernels.h"
 
 namespace styleloom {
 namespace SL_ISA {

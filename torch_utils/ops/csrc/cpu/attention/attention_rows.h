@@ -4,9 +4,9 @@
 
 #include <string.h>
 
-#include "../shared/window.h"
+#include "../../shared/window.h"
 #include "attention_tasks.h"
-#include "vector.h"
+#include "../vector.h"
 
 namespace styleloom {
 namespace SL_ISA {

@@ -2,7 +2,7 @@
 // Fixed by the shapes alone, so that sums over tasks don't depend on the number of threads.
 #pragma once
 
-#include "../shared/attention_args.h"
+#include "../../shared/attention_args.h"
 
 namespace styleloom {
 

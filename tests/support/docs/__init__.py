@@ -1,0 +1,1 @@
+"""Reading and running the blocks of the documentation's pages."""

@@ -1,0 +1,1 @@
+"""Readers and writers of network files, none of which runs what it reads."""

@@ -1,0 +1,1 @@
+"""What the attention layers of a generator look at, as numbers and as pictures."""

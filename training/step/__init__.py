@@ -1,0 +1,1 @@
+"""One training step: phases, precision, compilation, the feed of real images, health, signals, clock."""
