@@ -11,6 +11,7 @@ from torch import nn
 from dnnlib.errors import UserError
 from torch_utils.ops.upfirdn2d import downsample2d, setup_filter
 from training.networks.registry import DiscriminatorConfig, register
+from training.networks.shared.discriminator import Discriminator, project_label
 from training.networks.shared.layers import RESAMPLE_TAPS, EqualizedConv2d, FullyConnected, minibatch_std
 from training.networks.shared.mapping import MappingNetwork
 
@@ -82,13 +83,11 @@ class DiscriminatorEpilogue(nn.Module):
 
 
 @register("stylegan2_discriminator", StyleGAN2DiscriminatorConfig)
-class StyleGAN2Discriminator(nn.Module):
+class StyleGAN2Discriminator(Discriminator):
     """Images [N, C, H, W] and labels [N, c_dim] -> logits [N, 1]; blocks are named `b{height}`, the epilogue `b4`."""
 
     def __init__(self, cfg: StyleGAN2DiscriminatorConfig):
-        super().__init__()
-        self.cfg = cfg
-        self.c_dim, self.img_channels = cfg.c_dim, cfg.img_channels
+        super().__init__(cfg)
         sizes = halvings(cfg.img_resolution)
         self.block_names = [f"b{size[0]}" for size in sizes[:-1]]
         widths = [min(cfg.channel_base // max(size), cfg.channel_max) for size in sizes]
@@ -109,10 +108,7 @@ class StyleGAN2Discriminator(nn.Module):
         for name in self.block_names:
             x, rest = self.get_submodule(name)(x, rest)
         y = self.b4(x, rest)
-        if not self.c_dim:
-            return y
-        cmap = self.mapping(None, c)
-        return (y * cmap).sum(dim=1, keepdim=True) / math.sqrt(cmap.shape[1])
+        return project_label(y, self.mapping(None, c)) if self.c_dim else y
 
     def _freeze(self, count: int) -> None:
         layers = [m for name in self.block_names for m in self.get_submodule(name).children()]

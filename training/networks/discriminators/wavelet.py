@@ -19,6 +19,7 @@ from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.upfirdn2d import downsample2d, setup_filter
 from training.networks.discriminators.stylegan2 import halvings
 from training.networks.registry import DiscriminatorConfig, register
+from training.networks.shared.discriminator import Discriminator, project_label
 from training.networks.shared.layers import RESAMPLE_TAPS, EqualizedConv2d, FullyConnected, minibatch_std
 from training.networks.shared.mapping import MappingNetwork
 from training.networks.shared.pixel_units import ValueRange, check_units, to_units
@@ -72,19 +73,18 @@ class ConvBlock(nn.Module):
 
 
 @register("wavelet_discriminator", WaveletDiscriminatorConfig)
-class WaveletDiscriminator(nn.Module):
+class WaveletDiscriminator(Discriminator):
     """Images [N, C, H, W] in [-1, 1] and labels [N, c_dim] -> logits [N, 1].
 
     Labels enter as in StyleGAN2's discriminator (the papers have none): a projection on their mapping.
     """
 
+    cfg: WaveletDiscriminatorConfig
     resample_filter: torch.Tensor
 
     def __init__(self, cfg: WaveletDiscriminatorConfig):
-        super().__init__()
+        super().__init__(cfg)
         check_units(cfg.input_norm, cfg.img_channels, "D.input_norm")
-        self.cfg = cfg
-        self.c_dim, self.img_channels = cfg.c_dim, cfg.img_channels
         sizes = halvings(cfg.img_resolution)[1:]
         widths = _widths(cfg, len(sizes))
         spectral = cfg.spectral_norm
@@ -118,10 +118,7 @@ class WaveletDiscriminator(nn.Module):
             x = conv(x) + from_rgb(img)
         x = self.final_conv(minibatch_std(x.to(img.dtype), self.cfg.mbstd_group_size))
         y = self.final_linear(x.flatten(1))
-        if not self.c_dim:
-            return y
-        cmap = self.mapping(None, c)
-        return (y * cmap).sum(dim=1, keepdim=True) / math.sqrt(cmap.shape[1])
+        return project_label(y, self.mapping(None, c)) if self.c_dim else y
 
 
 def haar(img: torch.Tensor) -> torch.Tensor:

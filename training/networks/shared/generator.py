@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from training.networks.registry import GeneratorConfig
-from training.networks.shared.mapping import MappingNetwork
+from training.networks.shared.mapping import Mapping, MappingNetwork
 
 NoiseMode = Literal["random", "const", "none"]
 NOISE_MODES = ("random", "const", "none")
@@ -15,11 +15,17 @@ NOISE_MODES = ("random", "const", "none")
 
 class Generator(nn.Module):
     """Base class. A subclass calls `super().__init__(cfg, num_ws)` and provides `synthesis(ws, noise_mode)`,
-    a method or a module: ws [N, >= num_ws, w_dim] -> images [N, C, H, W], float32, about [-1, 1]."""
+    a method or a module: ws [N, >= num_ws, w_dim] -> images [N, C, H, W], float32, about [-1, 1]. One with several
+    output levels also overrides `levels`; one with another mapping than StyleGAN's gives it to `super().__init__`."""
 
     synthesis: Callable[..., torch.Tensor]
 
-    def __init__(self, cfg: GeneratorConfig, num_ws: int):
+    def __init__(
+        self,
+        cfg: GeneratorConfig,
+        num_ws: int,
+        mapping: Mapping | None = None,  # None: StyleGAN's mapping network, as the config says
+    ):
         super().__init__()
         self.cfg = cfg
         self.z_dim, self.c_dim, self.w_dim = cfg.z_dim, cfg.c_dim, cfg.w_dim
@@ -27,7 +33,9 @@ class Generator(nn.Module):
         self.img_size = tuple(cfg.img_resolution)  # (height, width)
         self.img_resolution = max(cfg.img_resolution)  # the side of a square image, the name the field uses
         self.num_ws = num_ws
-        self.mapping = MappingNetwork(cfg.z_dim, cfg.c_dim, cfg.w_dim, num_ws, cfg.mapping_layers)
+        self.mapping: Mapping = (
+            MappingNetwork(cfg.z_dim, cfg.c_dim, cfg.w_dim, num_ws, cfg.mapping_layers) if mapping is None else mapping
+        )
 
     def forward(
         self,
@@ -40,6 +48,10 @@ class Generator(nn.Module):
         """Latents (and labels) -> images [N, C, H, W]."""
         ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
         return self.synthesis(ws, noise_mode=noise_mode)
+
+    def levels(self, ws: torch.Tensor, noise_mode: NoiseMode = "random") -> list[torch.Tensor]:
+        """All outputs for styles `ws`, coarsest first; the last one is the picture that `synthesis` gives."""
+        return [self.synthesis(ws, noise_mode=noise_mode)]
 
     def resolution_modules(self) -> list[list[nn.Module]]:
         """Per resolution, from the lowest up: the modules that take its features as first argument and compute in their

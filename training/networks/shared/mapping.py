@@ -6,14 +6,32 @@ from torch import nn
 from training.networks.shared.layers import FullyConnected, normalize_2nd_moment
 
 
-class MappingNetwork(nn.Module):
+class Mapping(nn.Module):
+    """From latent and label to styles: what every generator's `mapping` offers."""
+
+    w_avg: torch.Tensor  # running average of w, the centre of truncation: [w_dim], or [classes, w_dim]
+
+    def forward(
+        self,
+        z: torch.Tensor | None,  # [N, z_dim]
+        c: torch.Tensor | None = None,  # [N, c_dim]
+        truncation_psi: float = 1.0,  # 1: none, 0: always the average
+        truncation_cutoff: int | None = None,  # truncate only the first so many styles
+    ) -> torch.Tensor:
+        """Styles [N, num_ws, w_dim]."""
+        raise NotImplementedError
+
+    def update_w_avg(self, w_mean: torch.Tensor) -> None:
+        """Moves the running average a step towards `w_mean`, the mean over a whole batch, of w_avg's shape."""
+        raise NotImplementedError
+
+
+class MappingNetwork(Mapping):
     """Normalised latent and embedded label -> `num_layers` lrelu layers -> w, broadcast to all styles.
 
     It never changes `w_avg` by itself: the trainer calls `update_w_avg` once a step with the mean over the whole
     batch of all processes, so that the average does not depend on how the batch was cut up.
     """
-
-    w_avg: torch.Tensor  # [w_dim] running average, the centre of truncation
 
     def __init__(
         self,
@@ -40,10 +58,10 @@ class MappingNetwork(nn.Module):
 
     def forward(
         self,
-        z: torch.Tensor | None,  # [N, z_dim]
-        c: torch.Tensor | None = None,  # [N, c_dim]
-        truncation_psi: float = 1.0,  # 1: none, 0: always the average
-        truncation_cutoff: int | None = None,  # truncate only the first so many styles
+        z: torch.Tensor | None,
+        c: torch.Tensor | None = None,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
     ) -> torch.Tensor:
         """[N, num_ws, w_dim], or [N, w_dim] where num_ws is None."""
         parts = []
