@@ -111,28 +111,43 @@ class AugmentPipe(nn.Module):
         Raises:
             UserError: an image too small for the filters, or colour transforms of neither 1 nor 3 channels.
         """
-        draws: Draws
-        if percentile is None:
-            draws = RandomDraws(images, self.p)
-        else:
-            draws = PercentileDraws(images, percentile)
+        return self.draw(images, percentile).apply(images)
+
+    def draw(self, like: torch.Tensor, percentile: float | None = None) -> "PipeDraw":
+        """The transforms of a batch such as `like` [N, C, H, W]."""
+        draws: Draws = RandomDraws(like, self.p) if percentile is None else PercentileDraws(like, percentile)
         # All draws come before any work, in a fixed order.
-        maps = draw_maps(self.cfg, draws, *images.shape[2:])
+        maps = draw_maps(self.cfg, draws, *like.shape[2:])
         colors = draw_colors(self.cfg, draws)
         gains = draw_gains(self.cfg, draws)
         sigma = draw_sigma(self.cfg, draws)
         box = draw_box(self.cfg, draws)
+        noise = None if sigma is None else sigma[:, None, None, None] * torch.randn_like(like)
+        return PipeDraw(maps, colors, gains, noise, box)
 
-        if maps is not None:
-            images = geometry.warp(images, maps)
-        if colors is not None:
-            images = recolor(images, colors)
-        if gains is not None:
-            images = filter_bands(images, gains)
-        if sigma is not None:
-            images = images + sigma[:, None, None, None] * torch.randn_like(images)
-        if box is not None:
-            images = cut_out(images, box)
+
+@dataclasses.dataclass
+class PipeDraw:
+    """What one batch goes through; None: that kind of transform is off."""
+
+    maps: torch.Tensor | None
+    colors: torch.Tensor | None
+    gains: torch.Tensor | None
+    noise: torch.Tensor | None
+    box: torch.Tensor | None
+
+    def apply(self, images: torch.Tensor) -> torch.Tensor:
+        """Images of the batch that was drawn for -> the same, augmented."""
+        if self.maps is not None:
+            images = geometry.warp(images, self.maps)
+        if self.colors is not None:
+            images = recolor(images, self.colors)
+        if self.gains is not None:
+            images = filter_bands(images, self.gains)
+        if self.noise is not None:
+            images = images + self.noise
+        if self.box is not None:
+            images = cut_out(images, self.box)
         return images
 
 
