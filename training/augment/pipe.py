@@ -111,29 +111,44 @@ class AugmentPipe(nn.Module):
         Raises:
             UserError: an image too small for the filters, or colour transforms of neither 1 nor 3 channels.
         """
-        draws: Draws
-        if percentile is None:
-            draws = RandomDraws(images, self.p)
-        else:
-            draws = PercentileDraws(images, percentile)
-        # All draws come before any work, in a fixed order.
-        maps = draw_maps(self.cfg, draws, *images.shape[2:])
+        return self.draw(images, percentile).apply(images)
+
+    def draw(self, like: torch.Tensor, percentile: float | None = None) -> "PipeDraw":
+        """All choices for images of the shape, type and device of `like` [N, C, H, W], drawn in a fixed order."""
+        draws: Draws = RandomDraws(like, self.p) if percentile is None else PercentileDraws(like, percentile)
+        maps = draw_maps(self.cfg, draws, *like.shape[2:])
         colors = draw_colors(self.cfg, draws)
         gains = draw_gains(self.cfg, draws)
         sigma = draw_sigma(self.cfg, draws)
         box = draw_box(self.cfg, draws)
-
-        if maps is not None:
-            images = geometry.warp(images, maps)
-        if colors is not None:
-            images = recolor(images, colors)
-        if gains is not None:
-            images = filter_bands(images, gains)
+        noise = None
         if sigma is not None:
-            images = images + sigma[:, None, None, None] * torch.randn_like(images)
-        if box is not None:
-            images = cut_out(images, box)
-        return images
+            pixels = torch.randn(like.shape, dtype=like.dtype, device=like.device)
+            noise = sigma[:, None, None, None] * pixels
+        return PipeDraw(maps, colors, gains, noise, box)
+
+
+@dataclasses.dataclass
+class PipeDraw:
+    """The choices for N images; None for transforms that the config leaves out."""
+
+    maps: torch.Tensor | None  # [N, 3, 3]
+    colors: torch.Tensor | None  # [N, 4, 4]
+    gains: torch.Tensor | None  # [N, 4]
+    noise: torch.Tensor | None  # [N, C, H, W]
+    box: torch.Tensor | None  # [N, 3]
+
+    def apply(self, images: torch.Tensor) -> torch.Tensor:
+        """Images [N, C, H, W] in [-1, 1] -> the same shape. UserError as `AugmentPipe.forward`."""
+        if self.maps is not None:
+            images = geometry.warp(images, self.maps)
+        if self.colors is not None:
+            images = recolor(images, self.colors)
+        if self.gains is not None:
+            images = filter_bands(images, self.gains)
+        if self.noise is not None:
+            images = images + self.noise
+        return images if self.box is None else cut_out(images, self.box)
 
 
 class RandomDraws:
