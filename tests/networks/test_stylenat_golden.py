@@ -1,9 +1,9 @@
 """StyleNAT's networks against tensors that the original programs computed (tests/data/golden)."""
 
-import numpy as np
 import pytest
 import torch
-from support.golden import FOLDER, load, rel_err, state
+from support import official_files
+from support.golden import load, rel_err, state
 
 from training import networks
 from training.networks.discriminators.wavelet import WaveletDiscriminatorConfig, stored_official_name
@@ -90,11 +90,10 @@ def test_discriminator(spectral):
     check_parameter_gradients(D, state(g, "extra/gradp/"), stored_official_name)
 
 
-def test_official_discriminator_judges_the_shown_images():
+def test_official_discriminator_judges_the_shown_images(tmp_path):
     """An official file's D, asked with images in [-1, 1], says what the original says of normalised ones."""
-    loaded = networks.load(str(FOLDER / "official/official_stylenat_new.pt"))
-    with np.load(FOLDER / "official/official_stylenat_new.npz") as data:
-        expected = {k: torch.from_numpy(data[k]) for k in data.files}
+    name = "official_stylenat_new.pt"
+    loaded, expected = networks.load(official_files.unpack(name, tmp_path)), official_files.expected(name)
     img = loaded["G_ema"](expected["z"])
     assert rel_err(img, expected["img"]) <= FORWARD
     assert rel_err(loaded["D"](expected["img"]), expected["logits_of_img_imagenet_normalised"]) <= FORWARD

@@ -5,7 +5,8 @@ Here is what varies the copies; strengths and kinds are those of DiffAugment (Zh
 """
 
 import torch
-import torch.nn.functional as F
+
+from training.augment import diffaugment
 
 TRANSLATION = 1 / 8  # largest shift, relative to the side
 CUTOUT = 1 / 2  # side of the blanked rectangle, relative to the image's
@@ -27,12 +28,8 @@ def flip(images: torch.Tensor) -> torch.Tensor:
 
 def translate(images: torch.Tensor) -> torch.Tensor:
     """Shifts every image by whole pixels, up to 1/8 of the side each way on both axes."""
-    n, _, height, width = images.shape
-    rows, pad_y = _shifted_positions(n, height, images.device)
-    columns, pad_x = _shifted_positions(n, width, images.device)
-    padded = F.pad(images, [pad_x, pad_x, pad_y, pad_y])
-    index = torch.arange(n, device=images.device)[:, None, None]
-    return padded[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    rows, columns = (_shifts(len(images), side, images.device) for side in images.shape[2:])
+    return diffaugment.shift(images, rows, columns)
 
 
 def vary_colours(images: torch.Tensor) -> torch.Tensor:
@@ -46,24 +43,19 @@ def vary_colours(images: torch.Tensor) -> torch.Tensor:
 
 def cut_out(images: torch.Tensor) -> torch.Tensor:
     """Blanks a rectangle of half the side whose centre is anywhere in the image."""
-    n, _, height, width = images.shape
-    rows, columns = _cut_positions(n, height, images.device), _cut_positions(n, width, images.device)
-    return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
+    height, width = images.shape[2:]
+    size = (diffaugment.pixels(height, CUTOUT), diffaugment.pixels(width, CUTOUT))
+    top, left = (_corners(len(images), side, s, images.device) for side, s in zip((height, width), size))
+    return diffaugment.blank(images, top, left, size)
 
 
-def _shifted_positions(n: int, side: int, device: torch.device) -> tuple[torch.Tensor, int]:
-    """Where, along an axis padded on both sides, the pixels of each image come from [n, side]; and the padding."""
-    reach = int(side * TRANSLATION + 0.5)
-    start = torch.randint(0, 2 * reach + 1, [n, 1], device=device)
-    return start + torch.arange(side, device=device), reach
+def _shifts(n: int, side: int, device: torch.device) -> torch.Tensor:
+    reach = diffaugment.pixels(side, TRANSLATION)
+    return torch.randint(0, 2 * reach + 1, [n], device=device) - reach
 
 
-def _cut_positions(n: int, side: int, device: torch.device) -> torch.Tensor:
-    """Which positions of an axis each image loses [n, side]."""
-    length = int(side * CUTOUT + 0.5)
-    start = torch.randint(0, side + 1, [n, 1], device=device) - length // 2
-    position = torch.arange(side, device=device)
-    return (position >= start) & (position < start + length)
+def _corners(n: int, side: int, length: int, device: torch.device) -> torch.Tensor:
+    return torch.randint(0, side + 1, [n], device=device) - length // 2
 
 
 def _uniform(images: torch.Tensor, low: float, high: float) -> torch.Tensor:

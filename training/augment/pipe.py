@@ -114,30 +114,32 @@ class AugmentPipe(nn.Module):
         return self.draw(images, percentile).apply(images)
 
     def draw(self, like: torch.Tensor, percentile: float | None = None) -> "PipeDraw":
-        """The transforms of a batch such as `like` [N, C, H, W]."""
+        """All choices for images of the shape, type and device of `like` [N, C, H, W], drawn in a fixed order."""
         draws: Draws = RandomDraws(like, self.p) if percentile is None else PercentileDraws(like, percentile)
-        # All draws come before any work, in a fixed order.
         maps = draw_maps(self.cfg, draws, *like.shape[2:])
         colors = draw_colors(self.cfg, draws)
         gains = draw_gains(self.cfg, draws)
         sigma = draw_sigma(self.cfg, draws)
         box = draw_box(self.cfg, draws)
-        noise = None if sigma is None else sigma[:, None, None, None] * torch.randn_like(like)
+        noise = None
+        if sigma is not None:
+            pixels = torch.randn(like.shape, dtype=like.dtype, device=like.device)
+            noise = sigma[:, None, None, None] * pixels
         return PipeDraw(maps, colors, gains, noise, box)
 
 
 @dataclasses.dataclass
 class PipeDraw:
-    """What one batch goes through; None: that kind of transform is off."""
+    """The choices for N images; None for transforms that the config leaves out."""
 
-    maps: torch.Tensor | None
-    colors: torch.Tensor | None
-    gains: torch.Tensor | None
-    noise: torch.Tensor | None
-    box: torch.Tensor | None
+    maps: torch.Tensor | None  # [N, 3, 3]
+    colors: torch.Tensor | None  # [N, 4, 4]
+    gains: torch.Tensor | None  # [N, 4]
+    noise: torch.Tensor | None  # [N, C, H, W]
+    box: torch.Tensor | None  # [N, 3]
 
     def apply(self, images: torch.Tensor) -> torch.Tensor:
-        """Images of the batch that was drawn for -> the same, augmented."""
+        """Images [N, C, H, W] in [-1, 1] -> the same shape. UserError as `AugmentPipe.forward`."""
         if self.maps is not None:
             images = geometry.warp(images, self.maps)
         if self.colors is not None:
@@ -146,9 +148,7 @@ class PipeDraw:
             images = filter_bands(images, self.gains)
         if self.noise is not None:
             images = images + self.noise
-        if self.box is not None:
-            images = cut_out(images, self.box)
-        return images
+        return images if self.box is None else cut_out(images, self.box)
 
 
 class RandomDraws:

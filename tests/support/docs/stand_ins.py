@@ -6,7 +6,6 @@ A file that a command reads and that isn't there is made when its name is known 
 import dataclasses
 import fnmatch
 import io
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from torch import nn
 
 import support.dataset_samples as samples
 from metrics.detectors import registry
+from support import official_files
 from support.docs.pages import PAGES, ROOT, read_page
 from support.small_generators import small_generator
 from training import networks
@@ -79,7 +79,7 @@ def _conditional(path: Path) -> None:
 
 
 def _stylenat_checkpoint(path: Path) -> None:
-    shutil.copy(ROOT / "tests" / "data" / "golden" / "official_stylenat_new.pt", path)
+    path.write_bytes(official_files.content("official_stylenat_new.pt"))
 
 
 GIVEN: dict[str, Callable[[], object]] = {
