@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from training.augment.diffaugment import DiffAugmentConfig
 from training.augment.pipe import PRESETS as AUGMENT_PRESETS
 from training.augment.pipe import AugmentConfig
 from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
@@ -52,15 +53,16 @@ class EmaConfig:
 
 @dataclass
 class AdaConfig:
-    """Adaptive discriminator augmentation (Karras et al. 2020, "Training GANs with Limited Data")."""
+    """Discriminator augmentation: adaptive (Karras et al. 2020, "Training GANs with Limited Data") or fixed; DiffAugment."""
 
-    mode: Literal["noaug", "ada", "fixed"] = "ada"
+    mode: Literal["noaug", "ada", "fixed", "diffaug"] = "ada"
     p: Value = 0.0  # probability: at the start, or throughout (a number or a ramp) if fixed
     p_max: float | None = None  # upper bound of the adapted p
     target: float = 0.6  # mean sign of D(real) that p is adapted to
     interval: int = 4  # batches between adaptations
     speed_kimg: float = 500.0  # images for p to move by 1
     pipe: AugmentConfig = field(default_factory=lambda: replace(AUGMENT_PRESETS["bgc"]))
+    diffaug: DiffAugmentConfig = field(default_factory=DiffAugmentConfig)  # of mode diffaug, in place of the pipe
 
 
 @dataclass

@@ -131,7 +131,7 @@ OPTIONS: list[Option] = [
         apply=_start_resolution,
         needs=StyleformerConfig,
     ),
-    Option("--aug", click.Choice(["noaug", "ada", "fixed"]), "Discriminator augmentation", "ada.mode"),
+    Option("--aug", click.Choice(["noaug", "ada", "fixed", "diffaug"]), "Discriminator augmentation", "ada.mode"),
     Option("--p", _SHARE, "Augmentation probability for --aug=fixed", "ada.p"),
     Option("--target", _SHARE, "Mean sign of D(real) that ADA aims at", "ada.target"),
     Option("--augpipe", click.Choice(list(AUGMENT_PRESETS)), "Which augmentations", apply=_augpipe),

@@ -14,7 +14,8 @@ from dnnlib.errors import UserError
 from torch_utils import distributed
 from torch_utils.training_stats import BatchMean, Collector, Stats
 from training import networks
-from training.augment.draws import Augmentation, NoAugmentation
+from training.augment.diffaugment import DiffAugment
+from training.augment.draw import Augmentation, NoAugmentation
 from training.augment.pipe import AugmentPipe
 from training.config import TrainingConfig
 from training.dataset import ImageDataset
@@ -53,8 +54,10 @@ class Trainer:
         self.D: Discriminator = networks.build(cfg.D).to(self.device)  # type: ignore[assignment]
         self.G_ema: Generator = copy.deepcopy(self.G).eval().requires_grad_(False)
         self.augment = AugmentPipe(cfg.ada.pipe).to(self.device)
-        self.augment.p.fill_(0.0 if cfg.ada.mode == "noaug" else at(cfg.ada.p, 0))
-        augment: Augmentation = NoAugmentation() if cfg.ada.mode == "noaug" else self.augment
+        is_piped = cfg.ada.mode in ("ada", "fixed")
+        self.augment.p.fill_(at(cfg.ada.p, 0) if is_piped else 0.0)
+        others: dict[str, Augmentation] = {"noaug": NoAugmentation(), "diffaug": DiffAugment(cfg.ada.diffaug)}
+        augment: Augmentation = self.augment if is_piped else others[cfg.ada.mode]
         self.objective = objective_class(cfg.loss)(cfg.loss, self.G, self.D, augment, self.stats, self.means)
         self.phases = self.objective.phases()
         self.players = {

@@ -22,7 +22,7 @@ from benchmarks.operations import counted_operations
 from torch_utils.ops.neighborhood_attention import registered
 from torch_utils.training_stats import BatchMean, Collector
 from training import networks
-from training.augment.draws import NoAugmentation
+from training.augment.draw import NoAugmentation
 from training.config import TrainingConfig
 from training.objectives.base import MicroBatch, objective_class
 from training.presets import PRESETS

@@ -9,7 +9,7 @@ from dnnlib.config import from_dict, set_field, to_dict
 from torch_utils.training_stats import BatchMean, Collector
 from training import presets
 from training.augment import consistency
-from training.augment.draws import NoAugmentation
+from training.augment.draw import NoAugmentation
 from training.config import EmaConfig, TrainingConfig
 from training.dataset import open_dataset
 from training.networks.discriminators.wavelet import WaveletDiscriminatorConfig

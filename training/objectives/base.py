@@ -13,7 +13,7 @@ import torch
 from dnnlib.config import Tagged, register_kind
 from dnnlib.errors import ConfigError
 from torch_utils.training_stats import BatchMean, Collector, Stats
-from training.augment.draws import Augmentation
+from training.augment.draw import Augmentation
 from training.networks.registry import DiscriminatorConfig, GeneratorConfig
 from training.networks.shared.discriminator import Discriminator
 from training.networks.shared.generator import Generator
