@@ -22,7 +22,7 @@ from torch_utils.files.torch_files import plain_constructors, read_legacy, read_
 from torch_utils.meta_init import build_with, build_within
 from training.augment.pipe import AugmentConfig, AugmentPipe
 from training.networks import registry
-from training.networks.official import stylegan_pickle, stylenat
+from training.networks.official import r3gan, stylegan_pickle, stylenat
 
 AUGMENT_KIND = "augment_pipe"
 _LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number that opens torch.save's old streams
@@ -136,13 +136,14 @@ def _bytes_of(path: Path, source: str) -> mmap.mmap:
 
 def _read_pickle(data: mmap.mmap, source: str) -> NetworkFile:
     builder = f"{network_from_record.__module__}.{network_from_record.__qualname__}"
-    allowed: dict[str, Constructor | Constant] = plain_constructors(source) | stylegan_pickle.CONSTRUCTORS
+    allowed: dict[str, Constructor | Constant] = plain_constructors(source)
+    allowed |= stylegan_pickle.CONSTRUCTORS | r3gan.CONSTRUCTORS
     result = Reader(data, allowed | {builder: persistence.record_from_pickle}, source).load()
     if not isinstance(result, dict):
         raise DamagedFile(f"{source} is no network file: it holds a {type(result).__name__}")
     if "format_version" in result:
         return persistence.content_from_pickle(result, source)
-    return stylegan_pickle.content(result, source)
+    return (r3gan if r3gan.is_content(result) else stylegan_pickle).content(result, source)
 
 
 def record_of(module: nn.Module) -> NetworkRecord:
