@@ -53,6 +53,16 @@ def test_r3gan_pickles_give_the_original_numbers(name, tmp_path):
     assert loaded["provenance"]["kimg"] == 1
 
 
+@pytest.mark.parametrize("name", official_files.GAT)
+def test_gat_checkpoints_give_the_original_numbers(name, tmp_path):
+    loaded, want = networks.load(official_files.unpack(name, tmp_path)), official_files.expected(name)
+    G, c = loaded["G_ema"], torch.eye(5)[want["y"]]
+    assert rel_err(G(want["z"], c), want["latents"]) <= 1e-5
+    assert rel_err(G(want["z"], c, truncation_psi=1 - 0.3), want["latents_psi03"]) <= 1e-5
+    assert loaded["D"].cfg.feature_dim == 12
+    assert loaded["provenance"]["args"]["model"] == "GAT-S/2"
+
+
 def test_r3gan_with_another_filter_is_refused(tmp_path):
     data = official_files.content("official_r3gan_0.pkl")
     ours = torch.tensor([1.0, 3, 3, 1]).outer(torch.tensor([1.0, 3, 3, 1])) / 64
