@@ -44,6 +44,34 @@ def test_checkpoints_give_the_original_numbers(name, tmp_path):
     assert (G.mapping.w_avg - mean).abs().max() < 5 * want["w"].std() / 4000**0.5
 
 
+@pytest.mark.parametrize("name", official_files.R3GAN)
+def test_r3gan_pickles_give_the_original_numbers(name, tmp_path):
+    loaded, want = networks.load(official_files.unpack(name, tmp_path)), official_files.expected(name)
+    assert rel_err(loaded["G_ema"](want["z"]), want["img"]) <= 1e-5
+    assert rel_err(loaded["D"](want["img"].tanh())[:, 0], want["logits"]) <= 1e-5
+    assert loaded["training_set_kwargs"]["path"] == "x.zip"
+    assert loaded["provenance"]["kimg"] == 1
+
+
+@pytest.mark.parametrize("name", official_files.GAT)
+def test_gat_checkpoints_give_the_original_numbers(name, tmp_path):
+    loaded, want = networks.load(official_files.unpack(name, tmp_path)), official_files.expected(name)
+    G, c = loaded["G_ema"], torch.eye(5)[want["y"]]
+    assert rel_err(G(want["z"], c), want["latents"]) <= 1e-5
+    assert rel_err(G(want["z"], c, truncation_psi=1 - 0.3), want["latents_psi03"]) <= 1e-5
+    assert loaded["D"].cfg.feature_dim == 12
+    assert loaded["provenance"]["args"]["model"] == "GAT-S/2"
+
+
+def test_r3gan_with_another_filter_is_refused(tmp_path):
+    data = official_files.content("official_r3gan_0.pkl")
+    ours = torch.tensor([1.0, 3, 3, 1]).outer(torch.tensor([1.0, 3, 3, 1])) / 64
+    assert ours.numpy().tobytes() in data
+    (tmp_path / "x.pkl").write_bytes(data.replace(ours.numpy().tobytes(), ours.roll(1).numpy().tobytes()))
+    with pytest.raises(UserError, match="another resampling filter"):
+        networks.load(tmp_path / "x.pkl")
+
+
 def repacked(name: str, change, **save_options) -> bytes:
     """A checkpoint as torch.save writes it after `change(dict)`."""
     data = torch.load(io.BytesIO(official_files.content(name)), weights_only=True)

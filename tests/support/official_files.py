@@ -13,7 +13,9 @@ import torch
 FOLDER = Path(__file__).parents[1] / "data" / "official"
 PICKLES = ["official_sf_0.pkl", "official_sf_1.pkl", "official_sg_0.pkl", "official_sg_1.pkl"]
 CHECKPOINTS = ["official_stylenat_new.pt", "official_stylenat_old.pt"]
-FILES = PICKLES + CHECKPOINTS
+GAT = ["official_gat.pt"]
+R3GAN = ["official_r3gan_0.pkl"]
+FILES = PICKLES + CHECKPOINTS + R3GAN + GAT
 
 
 @functools.cache

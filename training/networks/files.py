@@ -22,7 +22,7 @@ from torch_utils.files.torch_files import plain_constructors, read_legacy, read_
 from torch_utils.meta_init import build_with, build_within
 from training.augment.pipe import AugmentConfig, AugmentPipe
 from training.networks import registry
-from training.networks.official import stylegan_pickle, stylenat
+from training.networks.official import gat, r3gan, stylegan_pickle, stylenat
 
 AUGMENT_KIND = "augment_pipe"
 _LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number that opens torch.save's old streams
@@ -69,8 +69,8 @@ def load(
     names: Iterable[str] = NETWORKS,  # which networks to build; the others come as None
     device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
-    """Reads a network file of ours (pickle or safetensors), an official StyleGAN2-ADA or Styleformer pickle, or a
-    StyleNAT checkpoint, from a path or URL.
+    """Reads a network file of ours (pickle or safetensors), an official pickle of StyleGAN2-ADA, Styleformer or R3GAN,
+    or a StyleNAT or GAT checkpoint, from a path or URL.
 
     Returns G, D, G_ema and augment_pipe (modules in evaluation mode without gradients, or None),
     training_set_kwargs, training_config and provenance.
@@ -111,14 +111,18 @@ def _separate(content: NetworkFile) -> None:
 def _read(path: Path, source: str) -> NetworkFile:
     data = _bytes_of(path, source)
     if data[:4] == b"PK\x03\x04":
-        return stylenat.content(read_zip(data, source), source)
+        return _official_checkpoint(read_zip(data, source), source)
     if data[: len(_LEGACY_START)] == _LEGACY_START:
-        return stylenat.content(read_legacy(data, source), source)
+        return _official_checkpoint(read_legacy(data, source), source)
     if data[8:9] == b"{" and data[:1] != b"\x80":
         return persistence.read_safetensors(path)
     if data[:1] != b"\x80":
         raise UserError(f"{source} is no network file: neither a pickle, nor .safetensors, nor a .pt of torch.save")
     return _read_pickle(data, source)
+
+
+def _official_checkpoint(data: Any, source: str) -> NetworkFile:
+    return (gat if gat.is_content(data) else stylenat).content(data, source)
 
 
 def _bytes_of(path: Path, source: str) -> mmap.mmap:
@@ -136,13 +140,14 @@ def _bytes_of(path: Path, source: str) -> mmap.mmap:
 
 def _read_pickle(data: mmap.mmap, source: str) -> NetworkFile:
     builder = f"{network_from_record.__module__}.{network_from_record.__qualname__}"
-    allowed: dict[str, Constructor | Constant] = plain_constructors(source) | stylegan_pickle.CONSTRUCTORS
+    allowed: dict[str, Constructor | Constant] = plain_constructors(source)
+    allowed |= stylegan_pickle.CONSTRUCTORS | r3gan.CONSTRUCTORS
     result = Reader(data, allowed | {builder: persistence.record_from_pickle}, source).load()
     if not isinstance(result, dict):
         raise DamagedFile(f"{source} is no network file: it holds a {type(result).__name__}")
     if "format_version" in result:
         return persistence.content_from_pickle(result, source)
-    return stylegan_pickle.content(result, source)
+    return (r3gan if r3gan.is_content(result) else stylegan_pickle).content(result, source)
 
 
 def record_of(module: nn.Module) -> NetworkRecord:

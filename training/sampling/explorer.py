@@ -95,8 +95,8 @@ class Explorer:
         """Attention layers and their heads."""
         if all(layer_maps.dispatch(type(m)) is layer_maps.dispatch(object) for m in self._G.modules()):
             return {}
-        w = self._G.mapping.w_avg.expand(1, self._G.num_ws, -1)
-        return {name: len(m) for name, m in attention_maps(self._G, w, (0.5, 0.5))[1].items()}
+        ws = styles_of_seeds(self._G, [0], class_label(self._G, 0 if self._G.c_dim else None))
+        return {name: len(m) for name, m in attention_maps(self._G, ws, (0.5, 0.5))[1].items()}
 
     def info(self) -> dict[str, object]:
         """What the page has to know of the network."""

@@ -67,7 +67,9 @@ def class_sheet(G: Generator, seeds: Sequence[int], psi: float, noise_mode: Nois
 
 
 def parse_styles(text: str, num_ws: int) -> list[int]:
-    """`0-3,7` -> [0, 1, 2, 3, 7]; UserError for what isn't there."""
+    """`0-3,7` -> [0, 1, 2, 3, 7]; UserError for what isn't there, and where there is a single style."""
+    if num_ws < 2:
+        raise UserError("this network has a single style for the whole image: there is nothing to mix")
     chosen: list[int] = []
     for part in text.split(","):
         first, dash, last = part.partition("-")

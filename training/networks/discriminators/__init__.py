@@ -1,5 +1,5 @@
 """The discriminators. Importing this package registers them."""
 
-from training.networks.discriminators import stylegan2, wavelet
+from training.networks.discriminators import gat, r3gan, stylegan2, wavelet
 
-__all__ = ["stylegan2", "wavelet"]
+__all__ = ["gat", "r3gan", "stylegan2", "wavelet"]

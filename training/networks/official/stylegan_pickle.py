@@ -12,25 +12,21 @@ import torch
 
 from dnnlib.errors import UserError
 from torch_utils.files.persistence import NetworkFile, NetworkRecord
-from torch_utils.files.safe_pickle import DAMAGE, Constant, Constructor, DamagedFile, Stateful
+from torch_utils.files.safe_pickle import DAMAGE, Constant, Constructor, DamagedFile
 from training.augment.pipe import AugmentConfig
-from training.networks.official.plain import json_data
+from training.networks.official.plain import OfficialModule, json_data
 
 LINFORMER_P_MAX = 0.7  # the original uses the augmentation's p up to here together with Linformer
 
 
-class PersistentModule(Stateful):
-    """A module of an official file: class name, state and, by name, sub-modules; all plain data."""
+class PersistentModule(OfficialModule):
+    """A module of a pickle that carries its source code."""
 
     def __init__(self, meta: Any) -> None:
         if not isinstance(meta, dict) or meta.get("type") != "class" or not isinstance(meta.get("state"), dict):
             raise ValueError("a persistent object that is no module")
-        self.class_name = str(meta["class_name"])
-        self.attributes: dict[str, Any] = {}
+        super().__init__(str(meta["class_name"]))
         self.set_state(meta["state"])
-
-    def set_state(self, state: Any) -> None:
-        self.attributes = dict(state)
 
     def get(self, name: str, default: Any = None) -> Any:
         """A plain attribute, or failing that what was passed for it at construction."""
@@ -40,26 +36,6 @@ class PersistentModule(Stateful):
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of the constructor."""
         return self.attributes.get("_init_kwargs") or {}
-
-    @property
-    def modules(self) -> dict[str, "PersistentModule"]:
-        """Direct sub-modules."""
-        found = self.attributes.get("_modules") or {}
-        return {name: module for name, module in found.items() if isinstance(module, PersistentModule)}
-
-    def child(self, name: str) -> "PersistentModule":
-        """A direct sub-module; DamagedFile if it is missing."""
-        if name not in self.modules:
-            raise DamagedFile(f"the official {self.class_name} has no module {name!r}")
-        return self.modules[name]
-
-    def tensors(self, prefix: str = "") -> dict[str, torch.Tensor]:
-        """All parameters and buffers, by dotted name."""
-        own = (self.attributes.get("_parameters") or {}) | (self.attributes.get("_buffers") or {})
-        found = {prefix + name: t for name, t in own.items() if isinstance(t, torch.Tensor)}
-        for name, module in self.modules.items():
-            found |= module.tensors(f"{prefix}{name}.")
-        return found
 
 
 CONSTRUCTORS: dict[str, Constructor | Constant] = {

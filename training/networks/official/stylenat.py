@@ -4,7 +4,7 @@ New form: {args, state_dicts: {g, d, g_ema}, ...}; old form: {g, d, g_ema, args,
 first stage is stored as two halves of the heads. Sizes come from the tensors, the rest from `args`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch_utils.files.safe_pickle import DAMAGE, DamagedFile
 from torch_utils.files.torch_files import PlainNamespace
 from training.networks.discriminators.wavelet import stored_official_name
 from training.networks.generators.stylenat import official_to_own
-from training.networks.official.plain import json_data
+from training.networks.official.plain import count_modules, json_data
 from training.networks.shared.mapping import MappingNetwork
 
 W_AVG_SAMPLES = 10_000  # official files keep no average style: it is estimated from so many latents of seed 0
@@ -58,10 +58,10 @@ def _tensors(state: Any) -> Tensors:
 def _generator(official: Tensors, options: dict[str, Any], source: str) -> NetworkRecord:
     given = options.get("runs", {}).get("generator", {})
     tensors = _renamed(official, official_to_own)
-    stages = _count(official, "layers.")
+    stages = count_modules(official, "layers.")
     start = official["input.input"].shape[2:]
     hidden = [official[f"layers.{s}.blocks.0.mlp.fc1.weight"].shape for s in range(stages)]
-    layers = _count(official, "style.", first=1)
+    layers = count_modules(official, "style.", first=1)
     w_dim, z_dim = official["style.1.weight"].shape
     config: dict[str, Any] = {
         "img_resolution": [side << (stages - 1) for side in start],
@@ -88,7 +88,7 @@ def _generator(official: Tensors, options: dict[str, Any], source: str) -> Netwo
 def _discriminator(official: Tensors, options: dict[str, Any], source: str) -> NetworkRecord:
     spectral = "final_conv.0.weight_orig" in official
     weight = "weight_orig" if spectral else "weight"
-    scales = _count(official, "from_rgbs.")
+    scales = count_modules(official, "from_rgbs.")
     widths = [official[f"from_rgbs.{i}.conv.0.{weight}"].shape[0] for i in range(scales)]
     # The last linear layer reads the last map whole; scales halve from half the image's side down to it.
     area = official[f"final_linear.0.{weight}"].shape[1] // widths[-1]
@@ -106,17 +106,6 @@ def _discriminator(official: Tensors, options: dict[str, Any], source: str) -> N
 def _renamed(official: Tensors, rename: Callable[[str], str | None]) -> Tensors:
     own = ((rename(name), tensor) for name, tensor in official.items())
     return {name: tensor for name, tensor in own if name is not None}
-
-
-def _count(names: Iterable[str], prefix: str, first: int = 0) -> int:
-    """How many modules PREFIX0, PREFIX1, ... there are."""
-    found = {name.removeprefix(prefix).partition(".")[0] for name in names if name.startswith(prefix)}
-    count = 0
-    while str(first + count) in found:
-        count += 1
-    if count == 0:
-        raise ValueError(f"no {prefix}{first}")
-    return count
 
 
 def _block_type(official: Tensors) -> str:

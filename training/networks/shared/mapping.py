@@ -9,7 +9,7 @@ from training.networks.shared.layers import FullyConnected, normalize_2nd_moment
 class Mapping(nn.Module):
     """From latent and label to styles: what every generator's `mapping` offers."""
 
-    w_avg: torch.Tensor  # running average of w, the centre of truncation: [w_dim], or [classes, w_dim]
+    w_avg: torch.Tensor | None  # running average of w, the centre of truncation: [w_dim], or [classes, w_dim]
 
     def forward(
         self,
@@ -18,7 +18,7 @@ class Mapping(nn.Module):
         truncation_psi: float = 1.0,  # 1: none, 0: always the average
         truncation_cutoff: int | None = None,  # truncate only the first so many styles
     ) -> torch.Tensor:
-        """Styles [N, num_ws, w_dim]."""
+        """Styles [N, num_ws, w_dim]. UserError for a truncation where there is no w_avg."""
         raise NotImplementedError
 
     def update_w_avg(self, w_mean: torch.Tensor) -> None:
@@ -32,6 +32,8 @@ class MappingNetwork(Mapping):
     It never changes `w_avg` by itself: the trainer calls `update_w_avg` once a step with the mean over the whole
     batch of all processes, so that the average does not depend on how the batch was cut up.
     """
+
+    w_avg: torch.Tensor
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ from training.networks.generators.styleformer import EncoderLayer
 from training.networks.generators.stylenat_attention import FullAttention, HeadGroup, HydraAttention
 from training.networks.generators.swin_attention import WindowPairAttention
 from training.networks.shared.generator import Generator, NoiseMode
+from training.networks.shared.transformer import Attention, Rotary
 
 Point = tuple[float, float]  # (y, x), each in [0, 1): a place in the image, whatever the resolution
 QUERY_CHUNK = 1024  # queries whose rows of probabilities are held at once when averaging
@@ -80,6 +81,12 @@ def _(layer: FullAttention, at: Point | None, x: torch.Tensor) -> torch.Tensor:
     size = (x.shape[1], x.shape[2])
     q, k, _ = layer.qkv(x).flatten(1, 2).chunk(3, dim=2)
     return _rows(_heads_first(q, layer.heads), _heads_first(k, layer.heads), size, at).unflatten(1, size)
+
+
+@layer_maps.register
+def _(layer: Attention, at: Point | None, x: torch.Tensor, rotary: Rotary) -> torch.Tensor:
+    q, k, _ = layer.queries_keys_values(x, rotary)
+    return _rows(q[0], k[0], rotary.size, at).unflatten(1, rotary.size)
 
 
 @layer_maps.register

@@ -84,7 +84,8 @@ def _statistics(G: Generator, c: torch.Tensor, cfg: ProjectionConfig) -> tuple[t
     z = torch.from_numpy(np.random.RandomState(cfg.seed).randn(1000, G.z_dim)).float().to(device_of(G))
     with torch.no_grad():
         w = G.mapping(z, c.to(z.device).expand(len(z), -1))[:, :1]
-    average = w.mean(0, keepdim=True) if G.c_dim else G.mapping.w_avg.expand(1, 1, -1)
+    known = None if G.c_dim else G.mapping.w_avg  # that of all classes is no style of the class
+    average = w.mean(0, keepdim=True) if known is None else known.expand(1, 1, -1)
     return average, float((w - average).square().mean().sqrt()), w[: cfg.start_samples]
 
 
