@@ -53,7 +53,7 @@ class EmaConfig:
 
 @dataclass
 class AdaConfig:
-    """Discriminator augmentation: adaptive (Karras et al. 2020, "Training GANs with Limited Data") or fixed; DiffAugment."""
+    """Discriminator augmentation: adaptive (Karras et al. 2020, "Training GANs with Limited Data"), fixed, or none."""
 
     mode: Literal["noaug", "ada", "fixed", "diffaug"] = "ada"
     p: Value = 0.0  # probability: at the start, or throughout (a number or a ramp) if fixed
