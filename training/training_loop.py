@@ -8,7 +8,6 @@ import torch
 from tqdm import tqdm
 
 from dnnlib.config import to_dict
-from dnnlib.errors import UserError
 from metrics import compute_metrics
 from torch_utils import distributed
 from torch_utils.training_stats import BatchMean, Collector
@@ -18,10 +17,12 @@ from training.config import TrainingConfig
 from training.dataset import ImageDataset, open_dataset
 from training.networks.shared.generator import Generator
 from training.objectives.logistic import GanLoss, MicroBatch
-from training.run.checkpoint import read_jsonl, save_state, thin_snapshots
+from training.run.checkpoint import measured, save_state, thin_snapshots, unmeasured
+from training.run.optimizer_state import load_optimizer_state, optimizer_state
 from training.run.report.page import write_report
 from training.run.run_folder import RunFolder
 from training.run.sample_grid import SampleGrid
+from training.run.state_checks import check_state
 from training.step.clock import Stopwatch, memory_gib
 from training.step.compilation import compile_first_order
 from training.step.feed import Feed
@@ -247,8 +248,13 @@ class Trainer:
         if self.run is not None:
             if self.cfg.keep_snapshots is not None:
                 thin_snapshots(self.run.path, self.cfg.keep_snapshots)
-            write_report(self.run.path)
+            self._write_report(self.run)
         distributed.barrier()
+
+    def _write_report(self, run: RunFolder) -> None:
+        problem = write_report(run.path)
+        if problem:
+            run.say(problem)
 
     def _save_pictures(self, run: RunFolder) -> None:
         assert self.grid is not None
@@ -275,19 +281,17 @@ class Trainer:
         missing = distributed.from_rank_0(lambda: self._unmeasured(snapshot))
         if missing:
             self._measure(missing, snapshot)
+            if self.run is not None:
+                self._write_report(self.run)
 
     def _unmeasured(self, snapshot: str) -> list[str]:
         """Metrics without a value for `snapshot`; the others' lines, dropped from the log, are said again."""
         assert self.run is not None
-        missing = []
         for name in self.cfg.metrics:
-            lines = read_jsonl(self.run.file(f"metric-{name}.jsonl"))
-            found = next((line["results"] for line in lines if line["snapshot_pkl"] == snapshot), None)
-            if found is None:
-                missing.append(name)
-            else:
+            found = measured(self.run.path, name, snapshot)
+            if found is not None:
                 self.run.say(_metric_line(found))
-        return missing
+        return unmeasured(self.run.path, self.cfg.metrics, snapshot)
 
     # -- the state ------------------------------------------------------------------------------------------------
 
@@ -304,7 +308,7 @@ class Trainer:
         """Everything that training goes on from, as plain data; needs no random generators, whose draws are keyed."""
         return {
             "modules": {name: module.state_dict() for name, module in self._modules().items()},
-            "optimizers": {name: o.state_dict()["state"] for name, o in self._optimizers().items()},
+            "optimizers": {n: optimizer_state(o, self._modules()[n]) for n, o in self._optimizers().items()},
             "pl_mean": self.pl_mean,
             "stats": self.stats.state(),
             "means": self.means.state(),
@@ -314,14 +318,13 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state` gave. UserError if the networks differ from those that were saved."""
-        for name, module in self._modules().items():
-            try:
-                module.load_state_dict(state["modules"][name])
-            except RuntimeError as e:
-                raise UserError(f"the run's {name} is another network: {' '.join(str(e).split())[:300]}") from e
+        """Goes on from what `state` gave. UserError if anything in it doesn't fit this trainer."""
+        check_state(state, self.state())
         for name, optimizer in self._optimizers().items():
-            optimizer.load_state_dict(optimizer.state_dict() | {"state": state["optimizers"][name]})
+            saved = state["optimizers"][name]
+            load_optimizer_state(optimizer, self._modules()[name], saved, f"the optimiser of {name}")
+        for name, module in self._modules().items():
+            module.load_state_dict(state["modules"][name])
         self.pl_mean.copy_(state["pl_mean"])
         self.stats.load_state(state["stats"])
         self.means.load_state(state["means"], self.device)

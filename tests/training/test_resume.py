@@ -75,7 +75,7 @@ def test_runs_killed_50_times_go_on(tmp_path):
 
 def kill_runs(folder: Path, seed: int, count: int) -> None:
     command = [sys.executable, str(ROOT / "tests/support/scripts/kill_runs.py"), str(seed), str(count), str(folder)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count(", equal") == count
@@ -141,7 +141,7 @@ def test_a_damaged_or_missing_state_is_one_line(tmp_path):
     with pytest.raises(UserError, match="no training-state.pt"):
         load_state(tmp_path)
     (tmp_path / "training-state.pt").write_bytes(os.urandom(100))
-    with pytest.raises(UserError, match="cannot read") as e:
+    with pytest.raises(UserError, match="damaged") as e:
         load_state(tmp_path)
     assert "\n" not in str(e.value)
 

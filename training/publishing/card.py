@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from dnnlib.cache import file_sha256, is_url
-from torch_utils.files.persistence import NetworkFile, NetworkRecord, atomic_file
+from dnnlib.files import atomic_file
+from metrics.result import read_results
+from torch_utils.files.persistence import NetworkFile, NetworkRecord
 from training.networks import files
 from training.networks.registry import GeneratorConfig, NetworkConfig, known_kinds
 
@@ -58,12 +60,8 @@ def run_metrics(source: str) -> list[dict[str, Any]]:
     path = Path(source)
     found: dict[str, dict[str, Any]] = {}
     for file in sorted(path.parent.glob("metric-*.jsonl")):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # a crash may have cut off the last line
-            if entry.get("snapshot_pkl") == path.name:
+        for entry in read_results(file):
+            if entry.get("snapshot_pkl") == path.name and entry.get("metric"):
                 found[entry["metric"]] = entry
     return list(found.values())
 

@@ -12,7 +12,7 @@ import torch
 
 from dnnlib.errors import UserError
 from torch_utils.files.persistence import NetworkFile, NetworkRecord
-from torch_utils.files.safe_pickle import DAMAGE, Constant, Constructor, DamagedFile, Stateful
+from torch_utils.files.safe_pickle import DAMAGE, MAX_NAME, Constant, Constructor, DamagedFile, Stateful
 from training.augment.pipe import AugmentConfig
 from training.networks.official.plain import json_data
 
@@ -54,7 +54,9 @@ class PersistentModule(Stateful):
         return self.modules[name]
 
     def tensors(self, prefix: str = "") -> dict[str, torch.Tensor]:
-        """All parameters and buffers, by dotted name."""
+        """All parameters and buffers, by dotted name. ValueError if such a name becomes very long."""
+        if len(prefix) > MAX_NAME:
+            raise ValueError("modules nested in modules without end")
         own = (self.attributes.get("_parameters") or {}) | (self.attributes.get("_buffers") or {})
         found = {prefix + name: t for name, t in own.items() if isinstance(t, torch.Tensor)}
         for name, module in self.modules.items():
