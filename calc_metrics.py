@@ -91,7 +91,8 @@ def check_job(job: Job) -> None:
 
 def launch(job: Job, gpus: int | None) -> None:
     """Runs the job here, in processes of its own, or as one of torchrun's processes."""
-    distributed.run(run_process, (job.plugins, job), distributed.process_count(gpus))
+    count = distributed.process_count(gpus)
+    distributed.run(run_process, (job.plugins, job), count, command=dataclasses.asdict(job))
 
 
 def run_process(plugins: tuple[str, ...], job: Job) -> None:

@@ -32,7 +32,8 @@ class Place:
 
 def launch(cfg: TrainingConfig, place: Place, plugins: Sequence[str] = ()) -> None:
     """Trains with `cfg.gpus` processes. UserError for what the user can mend."""
-    distributed.run(_process, (tuple(plugins), to_dict(cfg), place), cfg.gpus)
+    asked = {"config": to_dict(cfg), "resume": place.folder, "new": place.is_new, "import": list(plugins)}
+    distributed.run(_process, (tuple(plugins), to_dict(cfg), place), cfg.gpus, asked)
 
 
 def _process(plugins: Sequence[str], config: dict[str, Any], place: Place) -> None:

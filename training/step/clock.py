@@ -8,10 +8,10 @@ import torch
 
 
 class Stopwatch:
-    """Splits the wall clock into training and maintenance (reports, snapshots, metrics)."""
+    """Splits time into training and maintenance (reports, snapshots, metrics). Setting the system's clock is no matter."""
 
     def __init__(self) -> None:
-        self.start = self._mark = time.time()
+        self.start = self._mark = time.monotonic()
         self.last_training = 0.0  # seconds of training before the current report
         self.last_maintenance = 0.0  # seconds of the maintenance before that
         self.last_kimg = 0.0  # kimg at the report before
@@ -19,26 +19,26 @@ class Stopwatch:
     @property
     def total(self) -> float:
         """Seconds since the start."""
-        return time.time() - self.start
+        return time.monotonic() - self.start
 
     def begin_maintenance(self) -> None:
         """Training pauses here."""
-        now = time.time()
+        now = time.monotonic()
         self.last_training, self._mark = now - self._mark, now
 
     def end_maintenance(self) -> None:
         """Training goes on here."""
-        now = time.time()
+        now = time.monotonic()
         self.last_maintenance, self._mark = now - self._mark, now
 
     def state(self, is_maintenance: bool) -> dict[str, float]:
         """What to save: seconds in all, seconds of training since the last report, kimg then."""
-        since = 0.0 if is_maintenance else time.time() - self._mark
+        since = 0.0 if is_maintenance else time.monotonic() - self._mark
         return {"total": self.total, "training": since, "last_kimg": self.last_kimg}
 
     def load_state(self, state: dict[str, float]) -> None:
         """Goes on from what `state` gave; the time between doesn't count."""
-        now = time.time()
+        now = time.monotonic()
         self.start, self._mark, self.last_kimg = now - state["total"], now - state["training"], state["last_kimg"]
 
 

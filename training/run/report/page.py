@@ -246,6 +246,10 @@ def _table(rows: dict[str, str]) -> str:
     )
 
 
+def _environment_section() -> str:
+    return f"<details open><summary>This machine</summary>{_table(_environment())}</details>"
+
+
 def _environment() -> dict[str, str]:
     rows = {
         "Python": platform.python_version(),
