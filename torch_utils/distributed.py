@@ -49,10 +49,10 @@ def is_first_process() -> bool:
 def process_count(asked: int | None) -> int:
     """Processes that a command runs in: torchrun's, or as asked, or one per GPU, or one. UserError if impossible."""
     if under_torchrun():
-        world = world()[1]
-        if asked not in (None, world):
-            raise UserError(f"--gpus={asked}, but torchrun started {world} processes; leave --gpus out")
-        return world
+        count = world()[1]
+        if asked not in (None, count):
+            raise UserError(f"--gpus={asked}, but torchrun started {count} processes; leave --gpus out")
+        return count
     available = torch.cuda.device_count()
     if asked is not None and 0 < available < asked:
         raise UserError(f"--gpus={asked}, but this machine has {available}")

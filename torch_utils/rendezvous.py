@@ -1,5 +1,5 @@
-"""How processes that a launcher (torchrun, or a script of one's own) has started find each other, and make sure that they
-have been given the same command."""
+"""How processes that a launcher (torchrun, or a script of one's own) has started find each other, and make sure that
+they have been given the same command."""
 
 import json
 import os

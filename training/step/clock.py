@@ -8,7 +8,7 @@ import torch
 
 
 class Stopwatch:
-    """Splits time into training and maintenance (reports, snapshots, metrics). Setting the system's clock is no matter."""
+    """Splits time into training and maintenance (reports, snapshots, metrics)."""
 
     def __init__(self) -> None:
         self.start = self._mark = time.monotonic()
