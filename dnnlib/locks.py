@@ -1,6 +1,7 @@
 """Locks between processes. They end with the process that holds them, however it ends, and work on Windows too."""
 
 import contextlib
+import errno
 import logging
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ from filelock import FileLock, Timeout
 from dnnlib.errors import UserError
 from dnnlib.files import StrPath, WriteError
 
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _log = logging.getLogger(__name__)
 
 
@@ -23,18 +25,19 @@ class Lock:
         without, with a line in the log.
         """
         self._path = Path(path)
-        self._lock: FileLock | None = FileLock(path, timeout=-1 if taken is None else 0)
+        timeout = -1 if taken is None else 0
+        self._lock: FileLock | None = FileLock(path, timeout=timeout, fallback_to_soft=False, thread_local=False)
         if self._path.is_symlink():
             raise WriteError(path, "it is a link")
         try:
             self._lock.acquire()
         except Timeout:
             raise UserError(taken or "") from None
-        except NotImplementedError as e:
+        except (NotImplementedError, OSError) as e:
+            if isinstance(e, OSError) and e.errno not in _NO_LOCKS:
+                raise WriteError(path, e) from e
             _log.info("no file lock on %s (%s)", path, e)
             self._lock = None
-        except OSError as e:
-            raise WriteError(path, e) from e
 
     def release(self) -> None:
         """Gives the lock up and removes its file. Nothing happens if that was done before."""

@@ -3,6 +3,7 @@
 Layouts: torch/serialization.py of PyTorch. Every size is checked against the bytes that are there.
 """
 
+import functools
 import io
 import sys
 import zipfile
@@ -95,11 +96,11 @@ def tensor_to_bytes(tensor: torch.Tensor) -> memoryview:
 class _NumpyDtype(Stateful):
     """A numpy dtype of plain numbers."""
 
-    def __init__(self, code: Any, *_flags: Any) -> None:
+    def __init__(self, source: str, code: Any, *_flags: Any) -> None:
         self.code = code if isinstance(code, str) else type(code).__name__
         self.order = "<"
         if self.code not in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "b1"):
-            raise UnsafeFile(f"refusing numpy data of type {self.code[:20]!a}")
+            raise UnsafeFile(f"refusing numpy data of type {self.code[:20]!a} in {source}")
 
     def set_state(self, state: Any) -> None:
         order = state[1]
@@ -196,7 +197,7 @@ def plain_constructors(source: str, budget: Budget) -> Allowed:
         "__builtin__.set": _plain_set,
         "argparse.Namespace": PlainNamespace,
         "_codecs.encode": _encode,
-        "numpy.dtype": _NumpyDtype,
+        "numpy.dtype": functools.partial(_NumpyDtype, source),
         "numpy._core.multiarray.scalar": lambda dtype, data: dtype.number(data),
         "numpy.core.multiarray.scalar": lambda dtype, data: dtype.number(data),
         "torch._utils._rebuild_tensor": _rebuild_tensor,
