@@ -10,6 +10,7 @@ import json
 import mmap
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,6 +74,32 @@ def atomic_file(path: StrPath, durable: bool = True) -> Iterator[BinaryIO]:
         if raw.failure is not None and isinstance(e, Exception):
             raise WriteError(path, raw.failure) from e
         raise
+
+
+@contextlib.contextmanager
+def atomic_path(path: StrPath) -> Iterator[Path]:
+    """A path for a library that opens its files itself; what lies there takes the name `path` when the block ends well.
+
+    It is in a new folder of its own beside `path`, under the same name. Raises WriteError as `atomic_file` does, and
+    leaves alone what the block raises.
+    """
+    path = Path(path)
+    folder = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}{PART}")
+    try:
+        folder.mkdir()
+    except OSError as e:
+        raise WriteError(path, e) from e
+    try:
+        yield folder / path.name
+        try:
+            with open(folder / path.name, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(folder / path.name, path)
+            sync_folder(path.parent)
+        except OSError as e:
+            raise WriteError(path, e) from e
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _put_in_place(file: BinaryIO, temporary: Path, path: Path, durable: bool) -> None:

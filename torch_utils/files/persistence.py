@@ -196,7 +196,10 @@ def _described_record(file: Any, name: str, described: Any) -> NetworkRecord | N
     if described is None:
         return None
     tensors = {key: file.get_tensor(f"{name}/{key}") for key, _dtype, _shape in described["tensors"]}
-    return NetworkRecord(described["kind"], described["config"], tensors)
+    kind, config = described["kind"], described["config"]
+    if not (isinstance(kind, str) and isinstance(config, dict)):
+        raise ValueError("a network that is not (kind, config, tensors)")
+    return NetworkRecord(kind, config, tensors)
 
 
 def _known_version(data: Any, source: str) -> None:

@@ -48,10 +48,11 @@ def _trained(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, n
 
 def _by_name(saved: Any, names: list[str], title: str) -> dict[str, Any]:
     """The first release counted the parameters instead of naming them."""
-    if not isinstance(saved, dict) or len({type(key) for key in saved} - {str}) > 1:
-        raise UserError(f"{title} is no table of parameters")
-    if not any(type(key) is int for key in saved):
+    kinds = {type(key) for key in saved} if isinstance(saved, dict) else None
+    if kinds is not None and kinds <= {str}:
         return saved
+    if kinds != {int}:
+        raise UserError(f"{title} is no table of parameters")
     if not all(0 <= i < len(names) for i in saved):
         raise UserError(f"{title} knows {len(saved)} parameters, this run trains {len(names)}: freeze the same layers")
     return {names[i]: slots for i, slots in saved.items()}
