@@ -20,7 +20,8 @@ from dnnlib.errors import UserError
 
 PART = ".part"  # temporary files are called `.NAME.<random>.part`
 MAX_JSON = 16 * 2**20  # bytes of a JSON file, or of one line of a .jsonl file
-MAX_LINES_FILE = 2**30  # bytes of a .jsonl file
+MAX_LINES_FILE = 64 * 2**20  # bytes of a .jsonl file
+MAX_LINES = 1_000_000  # of it
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # Windows has neither of the two
 _NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # opening a named pipe would wait for its other end
 
@@ -225,7 +226,7 @@ def read_jsonl(path: StrPath) -> list[dict[str, Any]]:
     except (FileNotFoundError, UserError):
         return []
     found = []
-    for line in data.splitlines():
+    for line in data.split(b"\n")[:MAX_LINES]:
         try:
             value = json.loads(line) if len(line) <= MAX_JSON else None
         except (ValueError, RecursionError):
