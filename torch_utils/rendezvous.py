@@ -79,9 +79,13 @@ def _absent(store: dist.Store, count: int) -> str:
 def compare(store: dist.Store, command: Any, rank: int, count: int) -> None:
     """UserError, the same in every process, if one was started with another command than the first."""
     store.set(f"command/{rank}", json.dumps(_flat(command), sort_keys=True))
-    first = store.get("command/0")
-    for other in range(1, count):
-        if (text := store.get(f"command/{other}")) != first:
+    texts = [store.get(f"command/{i}") for i in range(count)]
+    store.set(f"compared/{rank}", "")
+    if rank == 0:  # it keeps the store, which the others must have read before it ends
+        store.wait([f"compared/{i}" for i in range(count)])
+    first = texts[0]
+    for other, text in enumerate(texts):
+        if text != first:
             one, two = json.loads(first), json.loads(text)
             name = next(key for key in sorted(one.keys() | two.keys()) if one.get(key) != two.get(key))
             raise UserError(

@@ -106,6 +106,8 @@ def test_attention_overlay(server, G):
         "",
         "class=0&noise=loud",
         "class=0&psi=nan",
+        "class=0&y=nan&x=0",
+        "class=0&y=0&x=inf",
         "class=0&groups=huge",
         "class=0&y=0&x=0&layer=64x64.0",
         "class=0&y=0&x=0&layer=8x8.0&head=5",
