@@ -19,7 +19,7 @@ from test_network_file_attacks import mutated
 from dnnlib.errors import UserError
 from training import networks
 from training.options import check_config
-from training.run.checkpoint import STATE_FILE, load_state, read_config, save_state, write_config
+from training.run.checkpoint import STATE_FILE, load_state, read_config, write_config
 
 FORMATS = official_files.FOLDER.parent / "formats"
 MEMORY = 2 * 2**30  # bytes more than before the first file
@@ -89,7 +89,7 @@ class State:
         if seed % 2:
             (folder / STATE_FILE).write_bytes(mutated(self.data, rng))
         else:
-            save_state(folder, swapped_state(self.state, rng))
+            torch.save(swapped_state(self.state, rng), folder / STATE_FILE)
         self.trainer.load_state(load_state(folder))
 
 

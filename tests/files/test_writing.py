@@ -3,6 +3,9 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +14,8 @@ from dnnlib.cli import printable
 from dnnlib.errors import UserError
 from dnnlib.files import WriteError, append, atomic_file, atomic_path, cut, read_json, read_jsonl, write_file
 from dnnlib.locks import Lock
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_link_is_replaced_not_followed(tmp_path):
@@ -138,3 +143,10 @@ def test_a_lock_ends_with_its_process(tmp_path):
 
 def test_terminals_are_given_nothing_to_obey():
     assert printable("a\x1b[2J\x07\u202e\ud800b\n\tc\xe9") == "a\\x1b[2J\\x07\\u202e\\ud800b\n\tc\xe9"
+
+
+def test_the_scripts_need_nothing_that_only_unix_has():
+    """On Windows there is no fcntl and no resource."""
+    code = "import sys, torch; sys.modules.update(fcntl=None, resource=None); import train, generate, calc_metrics"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

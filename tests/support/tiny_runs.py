@@ -1,5 +1,6 @@
 """Runs so small that a test can afford many: recipes, a run folder, and everything that a run ends with."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -80,11 +81,36 @@ def train_in(folder: Path, cfg: TrainingConfig) -> Trainer:
         folder.mkdir(parents=True)
         write_config(folder, cfg)
         state, run = None, RunFolder(folder)
-    t = trainer(cfg, run)
+    with contextlib.closing(run):
+        t = trainer(cfg, run)
+        if state is not None:
+            t.load_state(state)
+        t.train()
+    return t
+
+
+def ranks_train_in(folder: Path, cfg: TrainingConfig) -> Trainer:
+    """The same in several processes, of which the first one has the folder."""
+    opened: list[RunFolder] = []
+
+    def open_folder() -> dict | None:
+        if (folder / "training-state.pt").is_file():
+            state = load_state(folder)
+            opened.append(RunFolder.reopen(folder, cfg, state))
+            return state
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_config(folder, cfg)
+        opened.append(RunFolder(folder))
+        return None
+
+    state = distributed.from_rank_0(open_folder)
+    t = trainer(cfg, opened[0] if opened else None)
     if state is not None:
         t.load_state(state)
     t.train()
-    run.close()
+    for run in opened:
+        run.close()
     return t
 
 

@@ -1,12 +1,11 @@
 """Where statistics go besides stats.jsonl: TensorBoard and Weights & Biases, both optional extras."""
 
-import contextlib
 from pathlib import Path
 from typing import Any, Protocol
 
 from dnnlib.config import to_dict
 from dnnlib.errors import UserError
-from dnnlib.files import read_bytes, write_file
+from dnnlib.files import WriteError, read_bytes, write_file
 from training.config import TrainingConfig
 
 _WANDB_ID = "wandb-id.txt"
@@ -67,8 +66,12 @@ class WandB:
 def open_trackers(cfg: TrainingConfig, folder: Path, nimg: int | None) -> list[Tracker]:
     """TensorBoard where it is installed, Weights & Biases where it is asked for."""
     trackers: list[Tracker] = []
-    with contextlib.suppress(ImportError):  # the extra `tensorboard` is not installed
+    try:
         trackers.append(TensorBoard(folder, nimg))
+    except ImportError:  # the extra `tensorboard` is not installed
+        pass
+    except OSError as e:
+        raise WriteError(folder, e) from e
     if cfg.wandb:
         trackers.append(WandB(cfg.wandb, folder, cfg))
     return trackers

@@ -1,10 +1,14 @@
 """Clock and memory figures of the status line."""
 
-import resource
 import sys
 import time
 
 import torch
+
+try:
+    import resource
+except ImportError:  # Windows has none
+    resource = None  # type: ignore[assignment]
 
 
 class Stopwatch:
@@ -43,9 +47,10 @@ class Stopwatch:
 
 
 def memory_gib(device: torch.device) -> tuple[float, float]:
-    """(peak resident memory of this process, peak allocated memory of the GPU since the last call), in GiB."""
+    """(peak resident memory of this process, peak allocated memory of the GPU since the last call), in GiB; 0 for what
+    is unknown."""
     unit = 2**30 if sys.platform == "darwin" else 2**20  # getrusage counts bytes on macOS, KiB elsewhere
-    cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit if resource is not None else 0.0
     if device.type != "cuda":
         return cpu, 0.0
     gpu = torch.cuda.max_memory_allocated(device) / 2**30
