@@ -1,6 +1,5 @@
 """Run folders of strangers, and damaged ones: nothing outside is written, no memory corrupted, every error one line."""
 
-import contextlib
 import os
 from pathlib import Path
 
@@ -53,22 +52,42 @@ def test_odd_log_sizes_are_refused(sizes, run_copy):
         RunFolder.reopen(run_copy, recipe("ada"), load_state(run_copy) | {"log_sizes": sizes})
 
 
-WRITTEN = ("log.txt", "stats.jsonl", "reals.png", "fakes000000.png", "report.html", "training_options.json")
-KEPT_OUT = (*WRITTEN, "fakes_init.png", "training-state.pt", "network-snapshot-000000.pkl", ".lock", "metric-x.jsonl")
+REPLACED = ("reals.png", "fakes000000.png", "report.html", "training_options.json", "training-state.pt")
+APPENDED = ("log.txt", "stats.jsonl", "metric-x.jsonl")
+
+
+def link_all(link, names: tuple[str, ...], folder: Path) -> dict[Path, bytes]:
+    """Links that stand for these files of the run, and lead to files beside the folder: these, with their content."""
+    victims = {}
+    for name in names:
+        content = (folder / name).read_bytes() if name.endswith((".pt", ".json")) else b"precious, without an end"
+        victims[folder.parent / name] = content
+        (folder.parent / name).write_bytes(content)
+        (folder / name).unlink(missing_ok=True)
+        link(folder.parent / name, folder / name)
+    return victims
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link], ids=["symbolic", "hard"])
-@pytest.mark.parametrize("name", KEPT_OUT)
-def test_links_in_a_foreign_run_are_not_followed(link, name, run_copy):
-    """Whatever a run writes under `name` when it goes on, the file that a link there leads to stays as it is."""
-    victim = run_copy.parent / "victim"
-    victim.write_bytes((run_copy / name).read_bytes() if name == "training-state.pt" else b"precious, without an end")
-    before = victim.read_bytes()
-    (run_copy / name).unlink(missing_ok=True)
-    link(victim, run_copy / name)
-    with contextlib.suppress(UserError):
+def test_links_in_a_foreign_run_are_not_followed(link, run_copy):
+    """Whatever a run writes when it goes on, the files that links lead to stay as they are."""
+    (run_copy / "training-state.pt").rename(run_copy.parent / "state")
+    victims = link_all(link, REPLACED[:-1], run_copy)
+    link(run_copy.parent / "state", run_copy / "training-state.pt")
+    victims[run_copy.parent / "state"] = (run_copy.parent / "state").read_bytes()
+    train_in(run_copy, recipe("ada", "total_kimg=0.016"))
+    assert load_state(run_copy)["nimg"] == 16
+    assert {victim: victim.read_bytes() for victim in victims} == victims
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link], ids=["symbolic", "hard"])
+@pytest.mark.parametrize("name", APPENDED)
+def test_a_run_whose_logs_are_links_is_refused(link, name, run_copy):
+    victims = link_all(link, (name,), run_copy)
+    with pytest.raises(UserError, match=f"cannot write .*{name}") as e:
         train_in(run_copy, recipe("ada", "total_kimg=0.016"))
-    assert victim.read_bytes() == before
+    assert "\n" not in str(e.value)
+    assert {victim: victim.read_bytes() for victim in victims} == victims
 
 
 def test_a_named_pipe_does_not_hold_up_a_start(run_copy):
