@@ -7,7 +7,6 @@ import torch
 from support import golden, official_files
 from support.tiny_runs import everything, recipe, trainer
 
-from dnnlib.errors import UserError
 from torch_utils.training_stats import BatchMean, Collector
 from training import networks
 from training.augment.draw import NoAugmentation
@@ -208,9 +207,3 @@ def test_pairs_share_the_reals_labels(monkeypatch):
         loss(MicroBatch(torch.ones(2, 0), real, c))
     assert all(found is c for found in asked)
     assert len(asked) == 2
-
-
-@pytest.mark.parametrize("setting", [{"interval": 0}, {"step": 0.0}])
-def test_settings_that_make_no_sense(setting):
-    with pytest.raises(UserError, match=r"loss\.interval"):
-        RelativisticConfig(**setting).check(None, None)

@@ -12,7 +12,6 @@ _REFERENCE_WIDTH = 768  # of the learning rate 2e-4, which falls with the width
 
 def gat_config(depth: int, width: int, heads: int, patch: int) -> TrainingConfig:
     """GAT's recipe around networks of these sizes, but for the feature alignment."""
-    sizes = {"depth": depth, "width": width, "heads": heads, "patch": patch}
 
     def optimizer() -> OptimizerConfig:
         lr = 2e-4 * _REFERENCE_WIDTH / width
@@ -21,8 +20,8 @@ def gat_config(depth: int, width: int, heads: int, patch: int) -> TrainingConfig
     return TrainingConfig(
         batch=512,
         batch_gpu=64,
-        G=GATConfig(**sizes),
-        D=GATDiscriminatorConfig(**sizes),
+        G=GATConfig(depth=depth, width=width, heads=heads, patch=patch),
+        D=GATDiscriminatorConfig(depth=depth, width=width, heads=heads, patch=patch),
         G_opt=optimizer(),
         D_opt=optimizer(),
         loss=RelativisticConfig(gamma=0.1, penalty="approximate", guidance="mng"),

@@ -16,8 +16,10 @@ _CHANNELS_PER_GROUP = 8
 
 def _augmentations() -> AugmentConfig:
     """Geometric transforms and cutout in full, colours half as often."""
-    half = dict.fromkeys(("brightness", "contrast", "lumaflip", "hue", "saturation"), 0.5)
-    return replace(AUGMENT_PRESETS["bgc"], **half, cutout=1.0)
+    pipe = replace(AUGMENT_PRESETS["bgc"], cutout=1.0)
+    for colour in ("brightness", "contrast", "lumaflip", "hue", "saturation"):
+        setattr(pipe, colour, 0.5)
+    return pipe
 
 
 def _r3gan(
