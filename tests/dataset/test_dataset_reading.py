@@ -11,7 +11,7 @@ import torch
 from support.dataset_samples import dataset_zip, pictures, png, write_zip
 
 from dnnlib import UserError
-from training.dataset import decoding, image_dataset, open_dataset
+from training.dataset import decoding, image_dataset, open_dataset, zip_reader
 
 EMOJI = Path(__file__).parents[2] / "datasets/noto-emoji-32.zip"
 
@@ -87,32 +87,60 @@ def test_subset_is_drawn_by_seed_and_labels_follow(tmp_path):
     assert len(open_dataset(path, max_size=100)) == 20
 
 
-def test_an_image_is_decoded_once_when_the_set_fits_in_memory(tmp_path, monkeypatch):
-    dataset = open_dataset(dataset_zip(tmp_path / "a.zip", pictures(4)))
+@pytest.fixture
+def decodings(monkeypatch):
+    """Grows by one with every image that is decoded."""
     calls = []
     monkeypatch.setattr(image_dataset, "decode", lambda data: calls.append(1) or decoding.decode(data))
+    return calls
+
+
+def test_an_image_is_decoded_once_when_the_set_fits_in_memory(tmp_path, decodings):
+    dataset = open_dataset(dataset_zip(tmp_path / "a.zip", pictures(4)))
     for _ in range(3):
         dataset.load([0, 1, 1, 3])
-    assert len(calls) == 3
-    assert dataset.fits_in_memory
+    assert len(decodings) == 3
 
 
-def test_without_room_every_load_decodes_the_same_pixels(tmp_path, monkeypatch):
+def test_without_room_every_load_decodes_the_same_pixels(tmp_path, monkeypatch, decodings):
     path = dataset_zip(tmp_path / "a.zip", pictures(4))
     expected = open_dataset(path).load(range(4))[0]
     monkeypatch.setattr(image_dataset, "_free_memory", lambda: 0)
     dataset = open_dataset(path)
-    assert not dataset.fits_in_memory
+    decodings.clear()
     for _ in range(2):
         assert torch.equal(dataset.load(range(4))[0], expected)
+    assert len(decodings) == 8
 
 
-def test_processes_of_one_machine_share_its_memory(tmp_path, monkeypatch):
+def test_processes_of_one_machine_share_its_memory(tmp_path, monkeypatch, decodings):
     path = dataset_zip(tmp_path / "a.zip", pictures(4))  # 12,288 bytes decoded
     monkeypatch.setattr(image_dataset, "_free_memory", lambda: 60_000)
-    for processes, fits in (("1", True), ("2", True), ("3", False)):
+    for processes, decoded in (("1", 4), ("2", 4), ("3", 8)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
-        assert open_dataset(path).fits_in_memory == fits
+        dataset = open_dataset(path)
+        decodings.clear()
+        for _ in range(2):
+            dataset.load(range(4))
+        assert len(decodings) == decoded
+
+
+def test_the_unmirrored_view_shares_files_headers_and_pixels(tmp_path, monkeypatch, decodings):
+    path = dataset_zip(tmp_path / "a.zip", pictures(6), [0, 1, 2, 3, 4, 5])
+    mirrored = open_dataset(path, use_labels=True, max_size=4, xflip=True)
+    alone = open_dataset(path, use_labels=True, max_size=4)
+    mirrored.load(range(8))
+    decodings.clear()
+    monkeypatch.setattr(zip_reader.ZipReader, "read", None)  # nothing is read again
+    view = mirrored.unmirrored()
+    images, labels = view.load(range(4))
+    assert not decodings
+    monkeypatch.undo()
+    assert (len(view), len(mirrored)) == (4, 8)
+    assert view.content_hash() == alone.content_hash() != mirrored.content_hash()
+    for ours, theirs in zip((images, labels), alone.load(range(4))):
+        assert torch.equal(ours, theirs)
+    assert view.unmirrored() is view
 
 
 def test_without_pyspng_pillow_reads_the_same(tmp_path, monkeypatch):

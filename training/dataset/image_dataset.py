@@ -104,10 +104,14 @@ class ImageDataset:
         """Length of a label: number of classes or of vector elements; 0 without labels."""
         return self._labels.dim if self._labels else 0
 
-    @property
-    def fits_in_memory(self) -> bool:
-        """True if decoded images are kept; otherwise every `load` decodes, and `stream_order` is the order to take."""
-        return self._cache.pixels is not None
+    def unmirrored(self) -> "ImageDataset":
+        """The same images without mirrored copies. Shares the open files, checked headers, labels and decoded images,
+        so it costs nothing; itself if there are no mirrored copies."""
+        if not self._xflip:
+            return self
+        view = ImageDataset.__new__(ImageDataset)  # not copy.copy, which leaves the cache behind as pickling does
+        view.__dict__.update(self.__dict__, _xflip=False)
+        return view
 
     def load(self, indices: Sequence[int] | np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """-> images uint8 [N, C, H, W], labels float32 [N, label_dim]. Raises UserError naming a damaged image."""
