@@ -21,11 +21,11 @@ from support.dataset_samples import (
     stl10_tar,
     write_zip,
 )
-from training.dataset.conversion.convert import ConvertOptions, convert
-from training.dataset.conversion.sources import SourceOptions, open_source
-from training.dataset.conversion.transforms import Transform
 
 from dnnlib import UserError
+from training.conversion.convert import ConvertOptions, convert
+from training.conversion.sources import SourceOptions, open_source
+from training.conversion.transforms import Transform
 
 
 def run(source, dest, options: SourceOptions | None = None, **convert_options):

@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 from support import nasty_files
 from support.dataset_samples import cifar10_tar, dataset_zip, pictures, png, read_dataset_zip
-from training.dataset.conversion.destination import open_destination
-from training.dataset.conversion.png import encode_png
 
 from dnnlib import UserError
 from training.conversion import destination
+from training.conversion.destination import open_destination
+from training.conversion.png import encode_png
 from training.dataset import open_dataset
 
 ROOT = Path(__file__).parents[2]

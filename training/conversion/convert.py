@@ -11,11 +11,11 @@ from tqdm import tqdm
 from dnnlib.errors import UserError
 from training.conversion.destination import DatasetWriter, Label, open_destination
 from training.conversion.parallel import ordered_map
-from training.conversion.picture import BadPicture, flatten
 from training.conversion.png import encode_png
 from training.conversion.sources.base import Item, Source
 from training.conversion.transforms import Transform
 from training.dataset.decoding import ImageShape
+from training.dataset.pictures import BadPicture, flatten
 
 
 @dataclass

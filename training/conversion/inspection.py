@@ -14,8 +14,8 @@ from PIL import Image, ImageOps
 from dnnlib.errors import UserError
 from training.conversion.convert import printable, progress_bar
 from training.conversion.parallel import ordered_map
-from training.conversion.picture import BadPicture, flatten
 from training.conversion.sources.base import Item, Source
+from training.dataset.pictures import BadPicture, flatten
 
 THUMB, COLUMNS, ROWS = 96, 12, 8  # pixels, thumbnails a row, rows
 _GAP = 4

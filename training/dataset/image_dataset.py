@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 
 from dnnlib.errors import UserError
-from training.dataset.decoding import HEADER_BYTES, ImageShape, decode, peek_any, peek_png
+from training.dataset.decoding import HEADER_BYTES, ImageShape, peek_png
 from training.dataset.folder_reader import FolderReader
 from training.dataset.known_data import missing_data_advice
 from training.dataset.labels import LABEL_FILE, Labels, match_labels, parse_label_file
+from training.dataset.pictures import BadPicture, decode, looks_like_picture, shape_of
 from training.dataset.shards import ShardReader
 from training.dataset.zip_reader import BadMember, ZipReader
 
@@ -158,7 +158,7 @@ class ImageDataset:
         member = int(self._members[self._select[position]])
         try:
             pixels = decode(self._reader.read(member)).transpose(2, 0, 1)
-        except (BadMember, OSError, ValueError, SyntaxError) as e:
+        except (BadMember, BadPicture) as e:
             raise self._damaged(member, e) from e
         if pixels.shape != tuple(self._shape):
             raise self._mixed(self._reader.names()[member], ImageShape(*pixels.shape), self._shape)
@@ -170,8 +170,8 @@ class ImageDataset:
         first: ImageShape | None = None
         for member in map(int, self._members):
             try:
-                shape = peek_png(self._reader.head(member, HEADER_BYTES)) or peek_any(self._reader.read(member))
-            except (BadMember, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+                shape = peek_png(self._reader.head(member, HEADER_BYTES)) or shape_of(self._reader.read(member))
+            except (BadMember, BadPicture) as e:
                 raise self._damaged(member, e) from e
             first = first or shape
             if shape != first:
@@ -273,10 +273,7 @@ def _convert_command(path: str) -> str:
 
 def _is_image(name: str) -> bool:
     base = name.rsplit("/", 1)[-1]
-    return os.path.splitext(base)[1].lower() in IMAGE_SUFFIXES and not base.startswith(".") and "__MACOSX/" not in name
-
-
-IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
+    return looks_like_picture(base) and not base.startswith(".") and "__MACOSX/" not in name
 
 
 def _draw_subset(count: int, max_size: int | None, seed: int) -> np.ndarray:
