@@ -278,7 +278,7 @@ def nasty_tar(path: pathlib.Path) -> dict[str, str]:
         add_file(tar, "same.png", png(GOOD))
     return {
         "../escape.png": "unsafe path", "/tmp/absolute.png": "unsafe path", "link.png": "a link", "hard.png": "a link",
-        "pipe.png": "a link", "device.png": "a link", "same.png": "second picture",
+        "pipe.png": "a link", "device.png": "a link", "same.png": "duplicate name",
     }  # fmt: skip
 
 

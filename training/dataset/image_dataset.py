@@ -14,7 +14,7 @@ from dnnlib.errors import UserError
 from training.dataset.decoding import HEADER_BYTES, ImageShape, peek_png
 from training.dataset.folder_reader import FolderReader
 from training.dataset.known_data import missing_data_advice
-from training.dataset.labels import LABEL_FILE, Labels, match_labels, parse_label_file
+from training.dataset.labels import LABEL_FILE, Labels, match_labels, normal_name, parse_label_file
 from training.dataset.pictures import BadPicture, decode, looks_like_picture, shape_of
 from training.dataset.shards import ShardReader
 from training.dataset.zip_reader import BadMember, ZipReader
@@ -180,13 +180,13 @@ class ImageDataset:
         return first
 
     def _read_labels(self, names: list[str]) -> Labels:
-        labels: dict[str, int | list[float]] = {}
+        labels: dict[str, Any] = {}
         for index, name in enumerate(names):
             folder, _, base = name.rpartition("/")
             if base == LABEL_FILE and folder in ("", *self._label_folders()):
                 prefix = f"{folder}/" if folder else ""
-                found = parse_label_file(self._read_member(index), self._reader.path)
-                labels.update({prefix + k: v for k, v in (found or {}).items()})
+                found = parse_label_file(self._read_member(index), self._reader.path, len(self._members))
+                labels.update({normal_name(prefix + k): v for k, v in (found or {}).items()})
         if not labels:
             raise UserError(
                 f"{self._reader.path} has no labels (dataset.json); train without --cond or convert with labels"

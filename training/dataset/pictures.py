@@ -92,7 +92,7 @@ def decode(data: bytes) -> np.ndarray:
     channels = 1 if image.mode in (*_GREY_MODES, "LA", "La") else 3
     if is_transparent(image):
         image = image.convert("RGBA")
-        if image.getextrema()[3] != (255, 255):
+        if image.getchannel("A").getextrema() != (255, 255):
             raise BadPicture("it has transparent parts")
         image.info.pop("transparency", None)
         image = image.convert("RGB")
