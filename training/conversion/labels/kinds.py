@@ -1,6 +1,5 @@
 """Which labels a data set may have: class numbers, or vectors of one length. Decided when it is made."""
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from training.dataset.labels import CLASS_LIMIT
 
 Label = int | list[float] | None
 _RULE = "labels are class numbers from 0 on, or numbers with fractions, or lists of numbers of one length"
+_FLOAT32 = 3.4e38  # the largest number that training can hold; NaN is not below it
 _SHOWN_CLASSES, _SHOWN_GAPS = 100, 10
 _DIGITS = re.compile(r"(\d+)")
 
@@ -70,9 +70,9 @@ def _length(label: Any) -> int:
     """0 for a class, else the length of the vector."""
     if type(label) is int and label >= 0:
         if label >= CLASS_LIMIT:
-            raise UserError(f"class {label:.6g} is beyond {CLASS_LIMIT - 1}, the largest allowed")
+            raise UserError(f"class {label!r:.20} is beyond {CLASS_LIMIT - 1}, the largest allowed")
         return 0
-    if type(label) is list and label and all(type(x) in (int, float) and math.isfinite(x) for x in label):
+    if type(label) is list and label and all(type(x) in (int, float) and abs(x) < _FLOAT32 for x in label):
         return len(label)
     raise UserError(f"{label!r:.60} can't be used; {_RULE}")
 
