@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from support import nasty_files
 from support.dataset_samples import dataset_zip, pictures, png, write_zip
 
 from dnnlib import UserError
@@ -275,3 +277,34 @@ def test_labels_alone_are_those_of_load():
     indices = [0, 49, 50, 99, 7]
     assert torch.equal(dataset.labels(indices), dataset.load(indices)[1])
     assert dataset.labels(indices).sum() == 5
+
+
+def test_a_folder_of_foreign_pictures_is_read_as_the_converter_reads_it(tmp_path):
+    """For calc_metrics --images above all: deep values, transparent colours that occur nowhere, turned photographs."""
+    wanted = {
+        name: (content, pixels)
+        for name, (content, pixels) in nasty_files.wanted_files().items()
+        if name in ("grey-16.png", "grey-12.tiff", "grey-16-clear-1.png", "one-bit.png")
+    }
+    for name, (content, _) in wanted.items():
+        (tmp_path / name).write_bytes(content)
+    images = open_dataset(tmp_path).load(range(4))[0]
+    for name, image in zip(sorted(wanted), images.numpy()):
+        assert np.abs(image - wanted[name][1][..., 0].astype(int)).max() <= 1, name
+
+
+def test_a_turned_photograph_has_the_shape_it_is_shown_in(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pictures(1, 16, 24)[0]).save(tmp_path / "a.jpg", exif=exif)
+    dataset = open_dataset(tmp_path)
+    assert dataset.image_shape == (3, 24, 16)
+    assert dataset.load([0])[0].shape == (1, 3, 24, 16)
+
+
+@pytest.mark.parametrize("name", ["text.png", "truncated.png", "truncated.jpg", "page.jpg", "bomb.png"])
+def test_a_broken_picture_in_a_folder_is_named(tmp_path, name):
+    (tmp_path / "good.png").write_bytes(png(pictures(1, 64, 64)[0]))
+    (tmp_path / f"z-{name}").write_bytes(nasty_files.skipped_files()[name][0])
+    with pytest.raises(UserError, match=f"z-{name}"):
+        open_dataset(tmp_path).load([0, 1])

@@ -7,6 +7,7 @@ its others start programs (EPS) or read further files.
 import contextlib
 import functools
 import io
+import logging
 import warnings
 from typing import Any
 
@@ -29,6 +30,9 @@ _GREY_SCALES = {2: 85, 4: 17}  # bits a pixel -> what Pillow multiplies grey PNG
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, 5  # EXIF tag; values from 5 on swap width and height
 _UNSIGNED, _WHITE_IS_ZERO = 1, 0
+
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it tells the log ends up in a reason here
 
 
 class BadPicture(Exception):
