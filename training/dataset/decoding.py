@@ -63,7 +63,7 @@ def decode_plain_png(data: bytes) -> np.ndarray:
         try:
             pixels = pyspng.load(data)
         except (RuntimeError, ValueError) as e:
-            raise OSError(f"damaged PNG: {e}") from e
+            raise OSError(str(e)) from e
     else:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             pixels = np.asarray(image)

@@ -1,5 +1,6 @@
 """Folders and zips of image files: CelebA, official StyleGAN2-ADA zips, our own, anyone's pictures."""
 
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -134,8 +135,8 @@ def open_folder(path: str, options: SourceOptions) -> ImageFiles:
 def open_zip(path: str, options: SourceOptions) -> ImageFiles:
     """A zip of pictures."""
     reader = ZipReader(path)
-    names = reader.names()
-    if any(os.path.basename(name) == "data.mdb" for name in names) and not any(map(looks_like_picture, names)):
+    names = functools.partial(map, reader.name, range(len(reader)))  # one at a time: there may be millions
+    if any(os.path.basename(n) == "data.mdb" for n in names()) and not any(map(looks_like_picture, names())):
         raise UserError(f"{path} holds an LMDB folder; unzip it and give the folder as --source")
     return ImageFiles(_not_empty(reader), options)
 
