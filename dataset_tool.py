@@ -224,7 +224,7 @@ def _writing_list(path: str) -> Iterator[None]:
 
 
 def _summary(report: Report, dest: str, skipped: _SkipPrinter, skip_list: str | None) -> str:
-    text = f"{report.written} images of {report.shape} in {dest}"
+    text = f"{report.written} {'image' if report.written == 1 else 'images'} of {report.shape} in {dest}"
     if report.labelled:
         text += ", with labels"
     if skipped.count:

@@ -104,10 +104,10 @@ def test_dataset_json_deeper_down_labels_what_lies_below_it(tmp_path):
 def test_labels_that_fit_nothing_are_an_error_with_one_of_each(tmp_path):
     source = folder(tmp_path / "in", NAMES)
     (tmp_path / "l.csv").write_text("".join(f"photo_{i}.png,{i}\n" for i in range(4)))
-    with pytest.raises(UserError, match=r"l\.csv: none of the 4 labels.*'photo_0\.png'.*'cat/0\.png'"):
+    with pytest.raises(UserError, match=r"l\.csv: none of its labels \(4\).*'photo_0\.png'.*'cat/0\.png'"):
         converted(source, tmp_path / "o.zip", label_file=str(tmp_path / "l.csv"))
     (source / "dataset.json").write_text(json.dumps({"labels": {"elsewhere.png": 1}}))
-    with pytest.raises(UserError, match=r"none of the 1 labels.*'elsewhere\.png'"):
+    with pytest.raises(UserError, match=r"none of its labels \(1\).*'elsewhere\.png'"):
         converted(source, tmp_path / "o.zip")
     (tmp_path / "none.json").write_text('{"labels": null}')
     with pytest.raises(UserError, match="holds no labels"):
@@ -122,8 +122,8 @@ def test_partial_matches_are_counted_out_loud(tmp_path):
     labels, _, notes = converted(source, tmp_path / "o.zip", label_file=str(tmp_path / "l.csv"))
     assert labels == [0, 0, 1]
     assert len(notes) == 2
-    assert "1 of 4 pictures have no label, such as dog/3.png" in notes[0]
-    assert "1 of 4 labels fit no picture, such as bird/9.png" in notes[1]
+    assert "pictures without a label: 1 of 4, such as dog/3.png" in notes[0]
+    assert "labels that fit no picture: 1 of 4, such as bird/9.png" in notes[1]
 
 
 def test_a_label_that_fits_two_pictures_is_refused(tmp_path):
@@ -247,7 +247,7 @@ def test_folders_that_wrap_all_others_are_no_classes(tmp_path):
     folder(tmp_path / "in", ["2.png", "dog/3.png"])
     with pytest.raises(UserError, match="only 3 of 4 images have a label"):
         converted(source, tmp_path / "p.zip", folder_labels=True)
-    assert "1 pictures are in no folder of a class, such as 2.png" in notes_of(
+    assert "pictures in no folder of a class: 1 of 4, such as 2.png" in notes_of(
         open_source(str(source), SourceOptions(folder_labels=True))
     )
 

@@ -132,7 +132,7 @@ def test_what_was_made_of_a_label_file_is_said(tmp_path, photos):
     notes = [line for line in done.stderr.splitlines() if line.startswith("note: ")]
     assert len(notes) == 2
     assert "matched by their names, without suffix and case" in notes[0]
-    assert "1 of 13 labels fit no picture, such as extra.jpg" in notes[1]
+    assert "labels that fit no picture: 1 of 13, such as extra.jpg" in notes[1]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

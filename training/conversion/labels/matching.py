@@ -56,7 +56,7 @@ def match_names(labels: dict[str, int | list[float]], names: Sequence[str], wher
     _refuse_double(chosen, labels, pictures, best, where)
     if not best:
         raise UserError(
-            f"{where}: none of the {len(labels)} labels fits a picture: it labels {next(iter(labels))!r}, "
+            f"{where}: none of its labels ({len(labels)}) fits a picture: it labels {next(iter(labels))!r}, "
             f"the first picture is {next(iter(names))!r}"
         )
     used = set(best.values())
@@ -65,10 +65,10 @@ def match_names(labels: dict[str, int | list[float]], names: Sequence[str], wher
         notes.append(f"{where}: labels and pictures were matched by {chosen}")
     missing = [name for normal, name in pictures.items() if normal not in best]
     if missing:
-        notes.append(f"{where}: {len(missing)} of {len(names)} pictures have no label, such as {missing[0]}")
+        notes.append(f"{where}: pictures without a label: {len(missing)} of {len(names)}, such as {missing[0]}")
     if len(used) < len(labels):
         idle = next(name for name in labels if name not in used)
-        notes.append(f"{where}: {len(labels) - len(used)} of {len(labels)} labels fit no picture, such as {idle}")
+        notes.append(f"{where}: labels that fit no picture: {len(labels) - len(used)} of {len(labels)}, such as {idle}")
     return Matched({pictures[normal]: labels[label] for normal, label in best.items()}, notes)
 
 

@@ -90,7 +90,9 @@ class ImageFiles:
         self._labels = {name: numbers[folder] for name, folder in folders.items()}
         if len(folders) < len(paths):
             outside = next(name for name in paths if name not in folders)
-            self.notes.append(f"{len(paths) - len(folders)} pictures are in no folder of a class, such as {outside}")
+            self.notes.append(
+                f"pictures in no folder of a class: {len(paths) - len(folders)} of {len(paths)}, such as {outside}"
+            )
 
     def _label_by_table(self, label_file: str | None) -> None:
         if label_file:

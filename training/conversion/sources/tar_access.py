@@ -97,7 +97,7 @@ def _check_end(tar: tarfile.TarFile) -> None:
 
 def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     """The member's bytes. Raises UserError if it is no regular file or larger than MEMBER_LIMIT."""
-    content = tar.extractfile(member) if member.isreg() else None
+    content = tar.extractfile(member) if member.isreg() and not member.issparse() else None
     if content is None:
         raise UserError(f"{member.name} in the tar archive is no regular file")
     if member.size > MEMBER_LIMIT:
