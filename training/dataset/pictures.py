@@ -45,10 +45,10 @@ def looks_like_picture(name: str) -> bool:
     return bool(stem) and suffix.lower() in SUFFIXES
 
 
-def open_picture(data: bytes) -> Image.Image:
+def open_picture(data: bytes, first_frame: bool = False) -> Image.Image:
     """An image file -> a loaded image of 8-bit values, upright, of sRGB colours where it states others.
 
-    Raises BadPicture.
+    Raises BadPicture, also for animations and files of several pages, unless their `first_frame` will do.
     """
     if not data:
         raise BadPicture("empty file")
@@ -59,7 +59,7 @@ def open_picture(data: bytes) -> Image.Image:
             _check_size(shape.width, shape.height)
             pixels = decode_plain_png(data)
             return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-        return _open_with_pillow(data)
+        return _open_with_pillow(data, first_frame)
     except BadPicture:
         raise
     except Exception as e:  # damaged files make Pillow's decoders raise nearly every kind of exception
@@ -123,14 +123,14 @@ def _jpeg_shape(data: bytes) -> ImageShape | None:
     return None  # a damaged one among them: decoding will say what is wrong
 
 
-def _open_with_pillow(data: bytes) -> Image.Image:
+def _open_with_pillow(data: bytes, first_frame: bool) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Pillow warns of (odd tags, large sizes) is checked here or harmless
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         _check_size(*image.size)
         if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MAX_SCANS:
             raise BadPicture(f"a JPEG of more than {MAX_SCANS} scans")
-        if image.format != "MPO" and _has_more_frames(image):  # MPO: a photograph with a second view or preview
+        if not first_frame and image.format != "MPO" and _has_more_frames(image):  # MPO: a photograph and its preview
             raise BadPicture("animated or several pages")
         image.load()
         profile = image.info.get("icc_profile")

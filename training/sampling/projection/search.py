@@ -115,9 +115,9 @@ def _schedule(t: float, cfg: ProjectionConfig) -> float:
 
 def load_target(path: str, G: Generator) -> torch.Tensor:
     """A picture of any size, cropped to the network's shape, resized and as [1, C, H, W] in [-1, 1]. Transparent parts
-    become white. UserError if it is no picture."""
+    become white; of an animation the first frame is taken. UserError if it is no picture."""
     try:
-        picture = flatten(open_picture(read_file(path)), 3 if G.img_channels == 3 else 1, "white")
+        picture = flatten(open_picture(read_file(path), first_frame=True), 3 if G.img_channels == 3 else 1, "white")
     except (BadMember, BadPicture) as e:
         raise UserError(f"--target: cannot read the picture {path}: {e}") from e
     height, width = G.img_size
