@@ -8,7 +8,9 @@
 
 import contextlib
 import os
+import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, TextIO
 
@@ -22,8 +24,10 @@ from dnnlib.plugins import import_file
 from training.conversion.convert import ConvertOptions, Report, convert
 from training.conversion.destination import check_destination
 from training.conversion.inspection import contact_sheet, describe, inspect_source
+from training.conversion.labels.kinds import describe_labels
 from training.conversion.parallel import usable_cpus
-from training.conversion.sources import Source, SourceOptions, open_source
+from training.conversion.sources import Source, SourceOptions, notes_of, open_source
+from training.conversion.text import printable
 from training.conversion.transforms import FILTERS, KIND_NAMES, Transform
 
 _CHANNELS = {"rgb": 3, "grey": 1}
@@ -38,6 +42,7 @@ POSITIVE = click.IntRange(min=1)
 @click.option("--dest", help="Data set to write: FILE.zip or an empty or new folder", type=dnnlib.cli.PATH)
 @click.option("--inspect", help=f"Only look: print what is there, save a contact sheet [default: {_AUTO_SHEET}]",
               type=dnnlib.cli.PATH, is_flag=False, flag_value=_AUTO_SHEET, metavar="[FILE.png]")  # fmt: skip
+@click.option("--resolution", help="Output size; the same as --width and --height", metavar="WxH")
 @click.option("--width", help="Output width in pixels; goes with --height", type=POSITIVE)
 @click.option("--height", help="Output height in pixels; goes with --width", type=POSITIVE)
 @click.option("--transform", help="How to fit other shapes [default: stretch]", type=click.Choice(KIND_NAMES))
@@ -62,6 +67,7 @@ def main(
     source: str,
     dest: str | None,
     inspect: str | None,
+    resolution: str | None,
     width: int | None,
     height: int | None,
     transform: str | None,
@@ -81,6 +87,10 @@ def main(
     plugins: tuple[str, ...],
 ) -> None:
     """Runs one conversion or inspection."""
+    named = {"source": source, "dest": dest, "inspect": inspect, "label-file": label_file, "skip-list": skip_list}
+    for option, path in named.items():
+        if path == "":
+            raise UserError(f"--{option}= is empty; give a path")
     if (dest is None) == (inspect is None):
         raise UserError("say either --dest=FILE.zip to convert or --inspect to look")
     for file in plugins:
@@ -88,17 +98,48 @@ def main(
     workers = num_workers or usable_cpus()
     chosen = SourceOptions(split, folder_labels, label_file, image_column, label_column)
     if inspect is not None:
-        _refuse_with_inspect(width=width, height=height, transform=transform, resize_filter=resize_filter,
-                             background=background, channels=channels, shard_size=shard_size, strict=strict or None,
-                             skip_list=skip_list)  # fmt: skip
-        _inspect(open_source(source, chosen), _sheet_path(inspect, source), workers, max_images)
+        _refuse_with_inspect(resolution=resolution, width=width, height=height, transform=transform,
+                             resize_filter=resize_filter, background=background, channels=channels,
+                             shard_size=shard_size, strict=strict or None, skip_list=skip_list)  # fmt: skip
+        with _interruptible("nothing was written"):
+            _inspect(_opened(source, chosen), _sheet_path(inspect, source), workers, max_images)
         return
     assert dest is not None  # one of the two is there
     check_destination(dest)
+    width, height = _size(resolution, width, height)
     fitting = _transform(width, height, transform, resize_filter, background)
     channel_count = _CHANNELS[channels] if channels else None
     options = ConvertOptions(fitting, channel_count, max_images, shard_size, strict, workers)
-    _convert(open_source(source, chosen), dest, options, skip_list)
+    with _interruptible(f"{dest} is as it was; the same command starts again"):
+        _convert(_opened(source, chosen), dest, options, skip_list)
+
+
+@contextlib.contextmanager
+def _interruptible(state: str) -> Iterator[None]:
+    """Ctrl-C becomes one line and the exit status that shells expect."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"interrupted: {state}", err=True)
+        sys.exit(130)
+
+
+def _opened(path: str, options: SourceOptions) -> Source:
+    source = open_source(path, options)
+    for note in notes_of(source):
+        click.echo(f"note: {printable(note, 300)}", err=True)
+    return source
+
+
+def _size(resolution: str | None, width: int | None, height: int | None) -> tuple[int | None, int | None]:
+    if resolution is None:
+        return width, height
+    sides = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", resolution)
+    if sides is None:
+        raise UserError(f"--resolution={resolution} is no size; write it as WxH, such as 256x256")
+    if width is not None or height is not None:
+        raise UserError("--resolution and --width, --height say the same; give one of them")
+    return int(sides[1]), int(sides[2])
 
 
 def _refuse_with_inspect(**options: object) -> None:
@@ -135,6 +176,10 @@ def _convert(source: Source, dest: str, options: ConvertOptions, skip_list: str 
         skipped = _SkipPrinter(log)
         report = convert(source, dest, options, skipped.add)
     click.echo(_summary(report, dest, skipped, skip_list))
+    for reason, count in skipped.reasons.most_common():
+        click.echo(f"  {count} skipped: {reason}")
+    for line in describe_labels(report.tally, source.classes):
+        click.echo(line)
 
 
 class _SkipPrinter:
@@ -143,12 +188,15 @@ class _SkipPrinter:
     def __init__(self, log: TextIO | None):
         self._log = log
         self.count = 0
+        self.reasons: Counter[str] = Counter()  # without what differs from picture to picture
 
     def add(self, name: str, reason: str) -> None:
         """Hears of one."""
         self.count += 1
+        self.reasons[re.sub(r"\d+", "N", reason.split(" (")[0])] += 1
         if self._log:
-            self._log.write(f"{name}: {reason}\n")
+            with _writing_list(self._log.name):
+                self._log.write(f"{name}: {reason}\n")
         if self.count <= _SHOWN_SKIPS:
             tqdm.write(f"skipped {name}: {reason}", file=sys.stderr)  # above the progress bar, if there is one
 
@@ -158,16 +206,25 @@ def _open_list(path: str | None) -> Iterator[TextIO | None]:
     if path is None:
         yield None
         return
-    try:
+    with _writing_list(path):
         f = open(path, "w", encoding="utf-8")  # noqa: SIM115 - closed below
-    except OSError as e:
-        raise UserError(f"can't write --skip-list={path}: {e.strerror}") from e
-    with f:
+    try:
         yield f
+    finally:
+        with _writing_list(path):
+            f.close()
+
+
+@contextlib.contextmanager
+def _writing_list(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise UserError(f"can't write --skip-list={path}: {e.strerror or e}") from e
 
 
 def _summary(report: Report, dest: str, skipped: _SkipPrinter, skip_list: str | None) -> str:
-    text = f"{report.written} images of {report.shape} in {dest}"
+    text = f"{report.written} {'image' if report.written == 1 else 'images'} of {report.shape} in {dest}"
     if report.labelled:
         text += ", with labels"
     if skipped.count:

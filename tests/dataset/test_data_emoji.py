@@ -47,7 +47,7 @@ def test_the_script_makes_it_from_the_package(tmp_path):
             out = io.BytesIO()
             Image.fromarray(pixels).save(out, "png")
             add_file(tar, f"package/img/google/64/{name}.png", out.getvalue())
-    command = [sys.executable, "-m", "training.dataset.noto_emoji", f"--package={tmp_path}/p.tgz"]
+    command = [sys.executable, "-m", "training.conversion.noto_emoji", f"--package={tmp_path}/p.tgz"]
     done = subprocess.run([*command, f"--dest={tmp_path}/o.zip"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "2 emoji" in done.stdout

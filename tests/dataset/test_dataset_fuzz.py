@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 from support import nasty_files
 from support.dataset_samples import add_file, cifar10_tar, dataset_zip, idx_files, pictures, png, stl10_tar, write_zip
-from training.dataset.conversion.convert import ConvertOptions, convert
-from training.dataset.conversion.inspection import describe, inspect_source
-from training.dataset.conversion.sources import open_source
-from training.dataset.conversion.transforms import Transform
 
 from dnnlib import UserError
+from training.conversion.convert import ConvertOptions, convert
+from training.conversion.inspection import describe, inspect_source
+from training.conversion.sources import open_source
+from training.conversion.transforms import Transform
 from training.dataset import open_dataset
 
 FEW, MANY = 120, 1000

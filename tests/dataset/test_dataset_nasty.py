@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from support import nasty_files
 from support.dataset_samples import read_dataset_zip, write_zip
-from training.dataset.conversion.convert import ConvertOptions, convert, printable
-from training.dataset.conversion.picture import BadPicture, flatten, open_picture
-from training.dataset.conversion.sources import open_source
 
 from dnnlib import UserError
+from training.conversion.convert import ConvertOptions, convert, printable
+from training.conversion.sources import open_source
+from training.dataset.pictures import BadPicture, flatten, open_picture
 
 SKIPPED = nasty_files.skipped_files()
 WANTED = nasty_files.wanted_files()

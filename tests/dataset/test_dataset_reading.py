@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from support import nasty_files
 from support.dataset_samples import dataset_zip, pictures, png, write_zip
 
 from dnnlib import UserError
-from training.dataset import decoding, image_dataset, open_dataset
+from training.dataset import decoding, image_dataset, open_dataset, zip_reader
 
 EMOJI = Path(__file__).parents[2] / "datasets/noto-emoji-32.zip"
 
@@ -87,32 +89,60 @@ def test_subset_is_drawn_by_seed_and_labels_follow(tmp_path):
     assert len(open_dataset(path, max_size=100)) == 20
 
 
-def test_an_image_is_decoded_once_when_the_set_fits_in_memory(tmp_path, monkeypatch):
+@pytest.fixture
+def decodings(monkeypatch):
+    """Grows by one with every image that is decoded."""
+    calls, decode = [], image_dataset.decode
+    monkeypatch.setattr(image_dataset, "decode", lambda data: calls.append(1) or decode(data))
+    return calls
+
+
+def test_an_image_is_decoded_once_when_the_set_fits_in_memory(tmp_path, decodings):
     dataset = open_dataset(dataset_zip(tmp_path / "a.zip", pictures(4)))
-    calls = []
-    monkeypatch.setattr(image_dataset, "decode", lambda data: calls.append(1) or decoding.decode(data))
     for _ in range(3):
         dataset.load([0, 1, 1, 3])
-    assert len(calls) == 3
-    assert dataset.fits_in_memory
+    assert len(decodings) == 3
 
 
-def test_without_room_every_load_decodes_the_same_pixels(tmp_path, monkeypatch):
+def test_without_room_every_load_decodes_the_same_pixels(tmp_path, monkeypatch, decodings):
     path = dataset_zip(tmp_path / "a.zip", pictures(4))
     expected = open_dataset(path).load(range(4))[0]
     monkeypatch.setattr(image_dataset, "_free_memory", lambda: 0)
     dataset = open_dataset(path)
-    assert not dataset.fits_in_memory
+    decodings.clear()
     for _ in range(2):
         assert torch.equal(dataset.load(range(4))[0], expected)
+    assert len(decodings) == 8
 
 
-def test_processes_of_one_machine_share_its_memory(tmp_path, monkeypatch):
+def test_processes_of_one_machine_share_its_memory(tmp_path, monkeypatch, decodings):
     path = dataset_zip(tmp_path / "a.zip", pictures(4))  # 12,288 bytes decoded
     monkeypatch.setattr(image_dataset, "_free_memory", lambda: 60_000)
-    for processes, fits in (("1", True), ("2", True), ("3", False)):
+    for processes, decoded in (("1", 4), ("2", 4), ("3", 8)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
-        assert open_dataset(path).fits_in_memory == fits
+        dataset = open_dataset(path)
+        decodings.clear()
+        for _ in range(2):
+            dataset.load(range(4))
+        assert len(decodings) == decoded
+
+
+def test_the_unmirrored_view_shares_files_headers_and_pixels(tmp_path, monkeypatch, decodings):
+    path = dataset_zip(tmp_path / "a.zip", pictures(6), [0, 1, 2, 3, 4, 5])
+    mirrored = open_dataset(path, use_labels=True, max_size=4, xflip=True)
+    alone = open_dataset(path, use_labels=True, max_size=4)
+    mirrored.load(range(8))
+    decodings.clear()
+    monkeypatch.setattr(zip_reader.ZipReader, "read", None)  # nothing is read again
+    view = mirrored.unmirrored()
+    images, labels = view.load(range(4))
+    assert not decodings
+    monkeypatch.undo()
+    assert (len(view), len(mirrored)) == (4, 8)
+    assert view.content_hash() == alone.content_hash() != mirrored.content_hash()
+    for ours, theirs in zip((images, labels), alone.load(range(4))):
+        assert torch.equal(ours, theirs)
+    assert view.unmirrored() is view
 
 
 def test_without_pyspng_pillow_reads_the_same(tmp_path, monkeypatch):
@@ -191,7 +221,7 @@ def wrong_sets(tmp_path):
         ),
         "transparent": (
             lambda: write_zip(tmp_path / "x.zip", {"2.png": png(pictures(1, channels=4)[0])}),
-            "RGBA, not RGB or L",
+            "it has transparent parts",
         ),
         "no labels": (lambda: write_zip(tmp_path / "x.zip", plain), "has no labels"),
         "null labels": (lambda: labelled(None), "has no labels"),
@@ -247,3 +277,34 @@ def test_labels_alone_are_those_of_load():
     indices = [0, 49, 50, 99, 7]
     assert torch.equal(dataset.labels(indices), dataset.load(indices)[1])
     assert dataset.labels(indices).sum() == 5
+
+
+def test_a_folder_of_foreign_pictures_is_read_as_the_converter_reads_it(tmp_path):
+    """For calc_metrics --images above all: deep values, transparent colours that occur nowhere, turned photographs."""
+    wanted = {
+        name: (content, pixels)
+        for name, (content, pixels) in nasty_files.wanted_files().items()
+        if name in ("grey-16.png", "grey-12.tiff", "grey-16-clear-1.png", "one-bit.png")
+    }
+    for name, (content, _) in wanted.items():
+        (tmp_path / name).write_bytes(content)
+    images = open_dataset(tmp_path).load(range(4))[0]
+    for name, image in zip(sorted(wanted), images.numpy()):
+        assert np.abs(image - wanted[name][1][..., 0].astype(int)).max() <= 1, name
+
+
+def test_a_turned_photograph_has_the_shape_it_is_shown_in(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pictures(1, 16, 24)[0]).save(tmp_path / "a.jpg", exif=exif)
+    dataset = open_dataset(tmp_path)
+    assert dataset.image_shape == (3, 24, 16)
+    assert dataset.load([0])[0].shape == (1, 3, 24, 16)
+
+
+@pytest.mark.parametrize("name", ["text.png", "truncated.png", "truncated.jpg", "page.jpg", "bomb.png"])
+def test_a_broken_picture_in_a_folder_is_named(tmp_path, name):
+    (tmp_path / "good.png").write_bytes(png(pictures(1, 64, 64)[0]))
+    (tmp_path / f"z-{name}").write_bytes(nasty_files.skipped_files()[name][0])
+    with pytest.raises(UserError, match=f"z-{name}"):
+        open_dataset(tmp_path).load([0, 1])

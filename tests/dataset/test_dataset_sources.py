@@ -21,11 +21,12 @@ from support.dataset_samples import (
     stl10_tar,
     write_zip,
 )
-from training.dataset.conversion.convert import ConvertOptions, convert
-from training.dataset.conversion.sources import SourceOptions, open_source
-from training.dataset.conversion.transforms import Transform
 
 from dnnlib import UserError
+from training.conversion.convert import ConvertOptions, convert
+from training.conversion.sources import SourceOptions, open_source
+from training.conversion.transforms import Transform
+from training.dataset import open_dataset
 
 
 def run(source, dest, options: SourceOptions | None = None, **convert_options):
@@ -303,3 +304,128 @@ def test_max_images_counts_written_images(tmp_path):
     got, _, skipped = run(tmp_path / "in", tmp_path / "o.zip", max_images=3)
     assert len(got) == 3
     assert len(skipped) == 1
+
+
+def strays(folder):
+    """name -> a function that puts an archive or part of a data set into the folder"""
+
+    def tar(name):
+        with tarfile.open(folder / name, "w") as out:
+            add_file(out, "inside.png", png(pictures(1)[0]))
+
+    def parquet_table():
+        pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(pyarrow.table({"image": [png(pictures(1)[0])]}), folder / "t.parquet")
+
+    return {
+        "a.tar": lambda: tar("a.tar"),
+        "b.tgz": lambda: tar("b.tgz"),
+        "c.zip": lambda: dataset_zip(folder / "c.zip", pictures(1)),
+        "t.parquet": parquet_table,
+        "data.mdb": lambda: (folder / "data.mdb").write_bytes(b"x"),
+        "batches.meta": lambda: (folder / "batches.meta").write_bytes(b"x"),
+        "meta": lambda: (folder / "meta").write_bytes(b"x"),
+        "train_X.bin": lambda: (folder / "train_X.bin").write_bytes(b"x"),
+        "train-images-idx3-ubyte.gz": lambda: idx_files(folder, "train", pictures(1, 28, 28, 1)[..., 0], None),
+    }
+
+
+@pytest.mark.parametrize("inside", ["", "deep/down/"])
+@pytest.mark.parametrize("stray", strays(None))
+def test_an_archive_among_photos_is_left_out_and_named(tmp_path, stray, inside):
+    (tmp_path / "in" / inside).mkdir(parents=True)
+    images = pictures(4)
+    for i, image in enumerate(images):
+        (tmp_path / f"in/{inside}{i}.png").write_bytes(png(image))
+    strays(tmp_path / "in")[stray]()
+    got, _, skipped = run(tmp_path / "in", tmp_path / "o.zip")
+    np.testing.assert_array_equal(got, images)
+    assert [name for name, _ in skipped] == [stray]
+    is_archive = stray.endswith(("tar", "tgz", "zip", "parquet", "mdb"))
+    assert ("give it as --source by itself" in skipped[0][1]) == is_archive
+
+
+def test_shards_beside_a_text_are_shards(tmp_path):
+    images = pictures(2)
+    (tmp_path / "in").mkdir()
+    dataset_zip(tmp_path / "in/00000.zip", images, [0, 1])
+    (tmp_path / "in/readme.txt").write_text("the shards of my data set")
+    got, labels, skipped = run(tmp_path / "in", tmp_path / "o.zip")
+    np.testing.assert_array_equal(got, images)
+    assert (labels, skipped) == ([0, 1], [])
+    assert len(open_dataset(tmp_path / "in")) == 2
+
+
+def test_a_stray_database_in_a_zip_of_photos_is_left_out(tmp_path):
+    files = {"0.png": png(pictures(1)[0]), "x/data.mdb": b"x"}
+    got, _, skipped = run(write_zip(tmp_path / "in.zip", files), tmp_path / "o.zip")
+    assert len(got) == 1
+    assert skipped[0][0] == "x/data.mdb"
+    with pytest.raises(UserError, match="holds an LMDB folder"):
+        open_source(str(write_zip(tmp_path / "db.zip", {"x/data.mdb": b"x"})))
+
+
+def test_a_cifar_tar_that_begins_with_its_folder_or_a_dot(tmp_path):
+    images = pictures(12)
+    official = cifar10_tar(tmp_path / "c.tar.gz", images, [0] * 12, test=2)
+    with tarfile.open(official) as tar:
+        tar.extractall(tmp_path / "all", filter="data")
+    with tarfile.open(tmp_path / "dot.tar", "w") as tar:
+        tar.add(tmp_path / "all", ".")
+    np.testing.assert_array_equal(run(tmp_path / "dot.tar", tmp_path / "o.zip")[0], images[:10])
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"frame.{i:04d}.png" for i in range(12)],
+        [f"clip.{i // 4}.{i % 4}.png" for i in range(12)],
+        [f"view.{'abcdefghijkl'[i]}.png" for i in range(12)],
+        [f"john.smith{i}.{i:02d}.png" for i in range(12)],
+        [f"{i}.png" for i in range(12)],
+    ],
+)
+def test_a_tar_of_numbered_names_keeps_all_pictures(tmp_path, names):
+    images = pictures(12)
+    with tarfile.open(tmp_path / "p.tar", "w") as tar:
+        for name, image in zip(names, images):
+            add_file(tar, name, png(image))
+    got, labels, skipped = run(tmp_path / "p.tar", tmp_path / "o.zip")
+    np.testing.assert_array_equal(got, images)
+    assert (labels, skipped) == (None, [])
+
+
+def test_a_sample_of_webdataset_gives_one_picture(tmp_path):
+    images = pictures(6)
+    with tarfile.open(tmp_path / "p.tar", "w") as tar:
+        for i in range(3):
+            key = f"sample.{i:03d}"
+            add_file(tar, f"{key}.seg.png", png(images[3 + i]))  # a mask, before or behind the picture
+            add_file(tar, f"{key}.png", png(images[i]))
+            add_file(tar, f"{key}.cls", b"%d" % i)
+    got, labels, skipped = run(tmp_path / "p.tar", tmp_path / "o.zip")
+    np.testing.assert_array_equal(got, images[:3])
+    assert labels == [0, 1, 2]
+    assert skipped == [(f"p.tar/sample.{i:03d}.seg.png", "another picture of the same sample") for i in range(3)]
+
+
+def test_parquet_labels_of_fractions_and_vectors(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    cells = [png(image) for image in pictures(2)]
+    table = pyarrow.table({"image": cells, "label": [0.5, 2.0], "box": [[1, 2, 3], [4, 5, 6]], "text": ["a", "b"]})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    assert run(tmp_path / "t.parquet", tmp_path / "a.zip")[1] == [[0.5], [2.0]]
+    options = SourceOptions(label_column="box")
+    assert run(tmp_path / "t.parquet", tmp_path / "b.zip", options)[1] == [[1, 2, 3], [4, 5, 6]]
+    with pytest.raises(UserError, match="columns that do: label, box"):
+        open_source(str(tmp_path / "t.parquet"), SourceOptions(label_column="text"))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_picture_of_lab_colours(tmp_path, channels):
+    (tmp_path / "in").mkdir()
+    lab = Image.fromarray(np.full((8, 8, 3), (128, 0, 0), np.uint8), "LAB")
+    lab.save(tmp_path / "in/a.tif")
+    got, _, skipped = run(tmp_path / "in", tmp_path / "o.zip", channels=channels)
+    assert skipped == []
+    assert np.abs(got[0].astype(int) - 119).max() <= 1, "CIE L* = 50.2 is sRGB 119.5"

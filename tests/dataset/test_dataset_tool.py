@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 from support import nasty_files
 from support.dataset_samples import cifar10_tar, dataset_zip, pictures, png, read_dataset_zip
-from training.dataset.conversion.destination import open_destination
-from training.dataset.conversion.png import encode_png
 
 from dnnlib import UserError
 from training.conversion import destination
+from training.conversion.destination import open_destination
+from training.conversion.png import encode_png
 from training.dataset import open_dataset
 
 ROOT = Path(__file__).parents[2]
@@ -109,6 +109,49 @@ def test_skipped_pictures_are_counted_and_listed(tmp_path):
     assert lines == [f"{i:02d}.png: not an image file that can be read" for i in range(25)]
 
 
+def test_reasons_and_classes_are_summed_up(tmp_path):
+    for i, name in enumerate(("cat/0.png", "cat/1.png", "dog/2.png", "empty/readme.txt", "dog/x.png", "dog/a.zip")):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(png(pictures(1)[0]) if i < 3 else b"x")
+    done = tool("--source=in", "--dest=o.zip", "--folder-labels", "--resolution=16x8", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "3 images of 16x8 RGB in o.zip, with labels; 3 skipped",
+        "  2 skipped: not an image file that can be read",
+        "  1 skipped: an archive or table, no picture; give it as --source by itself to convert what it holds",
+        "classes: 2",
+        "  0 cat: 2",
+        "  1 dog: 1",
+    ]
+
+
+def test_what_was_made_of_a_label_file_is_said(tmp_path, photos):
+    (tmp_path / "l.csv").write_text("".join(f"{i:02d}.jpg,{i % 2}\n" for i in range(12)) + "extra.jpg,1\n")
+    done = tool(f"--source={photos}", "--dest=o.zip", "--label-file=l.csv", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    notes = [line for line in done.stderr.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 2
+    assert "matched by their names, without suffix and case" in notes[0]
+    assert "labels that fit no picture: 1 of 13, such as extra.jpg" in notes[1]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_is_one_line_and_status_130(tmp_path, workers):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/first.png").write_bytes(png(pictures(1, 256, 256)[0]))
+    for i in range(4000):
+        os.link(tmp_path / "in/first.png", tmp_path / f"in/{i:04d}.png")
+    command = [sys.executable, str(ROOT / "dataset_tool.py"), "--source=in", "--dest=o.zip", f"--num-workers={workers}"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    partial = tmp_path / ".o.zip.partial"
+    wait_until(lambda: partial.exists() and any(p.stat().st_size for p in partial.rglob("*")))
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers, too
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert stderr == "interrupted: o.zip is as it was; the same command starts again\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
 BAD_INPUT = {
     "no source": (["--source=nowhere", "--dest=o.zip"], "doesn't exist"),
     "nothing to do": (["--source=in"], "either --dest=FILE.zip to convert or --inspect"),
@@ -130,6 +173,16 @@ BAD_INPUT = {
     "wrong zip": (["--source=fake.zip", "--dest=o.zip"], "not a readable zip"),
     "wrong tar": (["--source=fake.tar.gz", "--dest=o.zip"], "not a readable tar"),
     "label file": (["--source=in", "--dest=o.zip", "--label-file=nowhere.txt"], "can't be read"),
+    "empty dest": (["--source=in", "--dest="], "--dest= is empty"),
+    "empty source": (["--source=", "--dest=o.zip"], "--source= is empty"),
+    "empty label file": (["--source=in", "--dest=o.zip", "--label-file="], "--label-file= is empty"),
+    "two sizes": (["--source=in", "--dest=o.zip", "--resolution=8x8", "--width=8"], "give one of them"),
+    "no resolution": (["--source=in", "--dest=o.zip", "--resolution=8"], "write it as WxH"),
+    "resolution 0": (["--source=in", "--dest=o.zip", "--resolution=0x8"], "write it as WxH"),
+    "unwritable list": (["--source=in", "--dest=o.zip", "--skip-list=nowhere/s.txt"], "can't write --skip-list"),
+    "full list": (["--source=texts", "--dest=o.zip", "--skip-list=/dev/full"], "can't write --skip-list=/dev/full"),
+    "dest in a file": (["--source=in", "--dest=in/0.png/o.zip"], "can't write in/0.png/o.zip"),
+    "unwritable sheet": (["--source=in", "--inspect=nowhere/s.png"], "can't write the contact sheet"),
     "no sub-folders": (["--source=in", "--dest=o.zip", "--folder-labels"], "no sub-folders"),
 }
 
@@ -186,6 +239,13 @@ def test_no_space_at_the_last_flush_leaves_the_old_destination(tmp_path, monkeyp
         out.add(encode_png(pictures(1)[0]), None)
     assert (tmp_path / "o.zip").read_bytes() == old
     assert os.listdir(tmp_path) == ["o.zip"]
+
+
+def test_nothing_is_written_outside_the_destination(tmp_path, photos):
+    """A full or read-only folder for temporary files doesn't matter; the destination has to have room anyway."""
+    done = tool(f"--source={photos}", f"--dest={tmp_path}/o.zip", "--max-images=2", "--num-workers=1",
+                env={**os.environ, "TMPDIR": "/proc/nowhere"}, cwd="/proc")  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("dest", ["o.zip", "folder"])

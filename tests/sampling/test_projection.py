@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support import nasty_files
 from support.small_generators import small_generator
 from torch import nn
 
@@ -147,9 +148,25 @@ def test_targets_are_cropped_resized_and_flattened(tmp_path):
             load_target(str(tmp_path / name), G)
 
 
+@pytest.mark.parametrize("name", ["grey-16.png", "grey-12.tiff", "grey-16-clear-1.png", "exif-behind.png", "xmp.png"])
+def test_targets_are_read_as_the_converter_reads_pictures(tmp_path, name):
+    content, pixels = nasty_files.wanted_files()[name]
+    (tmp_path / name).write_bytes(content)
+    target = load_target(str(tmp_path / name), small_generator(img_resolution=(24, 24), start_resolution=(6, 6)))
+    assert np.abs(to_uint8(target)[0].permute(1, 2, 0).numpy() - pixels).max() <= 1
+
+
+def test_the_first_frame_of_an_animation_is_a_target(tmp_path):
+    (tmp_path / "a.gif").write_bytes(nasty_files.skipped_files()["animated.gif"][0])
+    target = load_target(str(tmp_path / "a.gif"), small_generator(img_resolution=(24, 24), start_resolution=(6, 6)))
+    with Image.open(tmp_path / "a.gif") as first:
+        expected = np.asarray(first.convert("RGB"))
+    assert np.abs(to_uint8(target)[0].permute(1, 2, 0).numpy() - expected.astype(int)).max() <= 1
+
+
 def test_target_of_a_format_whose_decoder_starts_a_program_is_refused(tmp_path):
     picture = to_pil(to_uint8(torch.rand(3, 8, 8)))
     picture.save(tmp_path / "x.eps")
     (tmp_path / "x.eps").rename(tmp_path / "x.png")
-    with pytest.raises(UserError, match="cannot identify image file"):
+    with pytest.raises(UserError, match="not an image file that can be read"):
         load_target(str(tmp_path / "x.png"), small_generator())

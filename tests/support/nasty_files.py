@@ -28,14 +28,115 @@ def smooth(height: int, width: int) -> np.ndarray:
     return np.stack([x * 255 // width, y * 255 // height, (x + y) * 255 // (height + width)], -1).astype(np.uint8)
 
 
-def png_chunks(width: int, height: int, data: bytes, depth: int = 8, colour: int = 2) -> bytes:
-    """A PNG from its parts, right or wrong."""
+Chunk = tuple[bytes, bytes]  # kind and content
 
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">L", len(content)) + kind + content + struct.pack(">L", zlib.crc32(kind + content))
 
+def png_chunks(
+    width: int,
+    height: int,
+    data: bytes,
+    depth: int = 8,
+    colour: int = 2,
+    before: tuple[Chunk, ...] = (),
+    behind: tuple[Chunk, ...] = (),
+) -> bytes:
+    """A PNG from its parts, right or wrong; `before` and `behind` are further chunks on either side of the pixels."""
     header = struct.pack(">2L5B", width, height, depth, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    out = b"\x89PNG\r\n\x1a\n"
+    for kind, content in ((b"IHDR", header), *before, (b"IDAT", data), *behind, (b"IEND", b"")):
+        out += struct.pack(">L", len(content)) + kind + content + struct.pack(">L", zlib.crc32(kind + content))
+    return out
+
+
+def packed_rows(samples: np.ndarray, depth: int) -> bytes:
+    """PNG's pixel stream (no filter) of [H, W] or [H, W, C] samples of `depth` bits."""
+    rows = samples.reshape(len(samples), -1)
+    if depth == 16:
+        return zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in rows))
+    bits = np.unpackbits(rows.astype(np.uint8)[..., None], axis=-1)[..., 8 - depth :].reshape(len(rows), -1)
+    return zlib.compress(b"".join(b"\0" + row.tobytes() for row in np.packbits(bits, axis=1)))
+
+
+def deep_files() -> dict[str, tuple[bytes, np.ndarray]]:
+    """name -> (content, pixels [24, 24, 3]): samples of more or fewer than 8 bits, some with a transparent value."""
+    level = np.tile(np.arange(24), (24, 1))
+    ramps = {bits: level * (2**bits - 1) // 23 for bits in (2, 4, 12, 16)}
+
+    def grey(bits: int, clear: int | None = None) -> np.ndarray:
+        values = np.rint(ramps[bits] * 255 / (2**bits - 1))
+        return np.dstack([np.where(ramps[bits] == clear, 255, values)] * 3)  # on white
+
+    files = {"grey-16.png": (png_chunks(24, 24, packed_rows(ramps[16], 16), 16, 0), grey(16))}
+    for bits, clear in ((2, 1), (4, 3), (16, int(ramps[16][0, 4])), (16, 1)):  # there is no 1 in the last
+        key = (b"tRNS", struct.pack(">H", clear))
+        content = png_chunks(24, 24, packed_rows(ramps[bits], bits), bits, 0, before=(key,))
+        files[f"grey-{bits}-clear-{clear}.png"] = (content, grey(bits, clear))
+    colours = np.dstack([ramps[16], ramps[16][:, ::-1], ramps[16]])
+    colours[0, 0] += 1  # is not the transparent colour, though its upper bytes are
+    colours[0, 0, 1] -= 2
+    key = (b"tRNS", struct.pack(">3H", *colours[1, 0]))
+    on_white = np.where((colours == colours[1, 0]).all(-1, keepdims=True), 255, colours >> 8)
+    files["colour-16-clear.png"] = (
+        png_chunks(24, 24, packed_rows(colours, 16), 16, 2, before=(key,)),
+        on_white,
+    )
+    files["grey-12.tiff"] = (tiff(ramps[12], 12), grey(12))
+    files["grey-16.tiff"] = (tiff(ramps[16], 16), grey(16))
+    files["white-is-0.tiff"] = (tiff(ramps[16], 16, white_is_zero=True), 255 - grey(16))
+    files["grey-12.pgm"] = (b"P5 24 24 4095\n" + ramps[12].astype(">u2").tobytes(), grey(12))
+    return files
+
+
+def tiff(values: np.ndarray, bits: int, white_is_zero: bool = False, sample_format: int = 1) -> bytes:
+    """An uncompressed grey TIFF of [H, W] values of 12 or 16 bits, from the specification (TIFF 6.0)."""
+    height, width = values.shape
+    if bits == 12:
+        pairs = values.reshape(-1, 2)
+        data = b"".join(bytes((a >> 4, (a & 15) << 4 | b >> 8, b & 255)) for a, b in pairs.tolist())
+    else:
+        data = values.astype("<u2").tobytes()
+    entries = [
+        *((256, width), (257, height), (258, bits), (259, 1), (262, 0 if white_is_zero else 1), (273, 8)),
+        *((277, 1), (278, height), (279, len(data)), (339, sample_format)),
+    ]
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<2H2L", t, 4, 1, v) for t, v in entries)
+    return b"II*\0" + struct.pack("<L", 8 + len(data)) + data + directory + bytes(4)
+
+
+def turned_files() -> dict[str, bytes]:
+    """name -> a PNG that shows the gradient when it is turned by 90 degrees clockwise, as it says at various places."""
+    exif = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    profile = b"\nexif\n%8d\n" % (len(exif) + 6) + (b"Exif\0\0" + exif).hex().encode() + b"\n"
+    xmp = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+    )
+    places: dict[str, dict[str, tuple[Chunk, ...]]] = {
+        "exif-before.png": {"before": ((b"eXIf", exif),)},
+        "exif-behind.png": {"behind": ((b"eXIf", exif),)},
+        "magick.png": {"before": ((b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(profile)),)},
+        "magick-plain.png": {"before": ((b"tEXt", b"Raw profile type exif\0" + profile),)},
+        "xmp.png": {"before": ((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp),)},
+    }
+    pixels = packed_rows(smooth(24, 24), 8)
+    return {name: png_chunks(24, 24, pixels, **chunks) for name, chunks in places.items()}
+
+
+def many_scans_jpeg(count: int) -> bytes:
+    """A progressive JPEG whose last scan is there so many times; each costs a pass over the whole picture."""
+    data = encoded(Image.fromarray(smooth(24, 24)), "jpeg", progressive=True)
+    start = data.rindex(b"\xff\xda")
+    return data[:start] + data[start:-2] * count + data[-2:]
+
+
+def many_pages_tiff(count: int) -> bytes:
+    """A TIFF of so many pages, each as small as can be."""
+    page = tiff(np.zeros((24, 24), int), 16)
+    start = 8 + 24 * 24 * 2
+    directory, size = page[start:-4], len(page) - start
+    return page[:start] + b"".join(
+        directory + struct.pack("<L", start + (i + 1) * size if i + 1 < count else 0) for i in range(count)
+    )
 
 
 def skipped_files() -> dict[str, tuple[bytes, str]]:
@@ -61,6 +162,9 @@ def skipped_files() -> dict[str, tuple[bytes, str]]:
         "bomb.png": (png_chunks(50_000, 50_000, zlib.compress(bytes(1000))), "too large"),
         "bigger-bomb.png": (png_chunks(2**31 - 1, 2**31 - 1, b""), "too large"),
         "bomb.gif": (gif[:6] + b"\xff\xff\xff\xff" + gif[10:], "too large"),
+        "thousands-of-pages.tiff": (many_pages_tiff(20_000), "several pages"),
+        "scans.jpg": (many_scans_jpeg(200), "more than 100 scans"),
+        "signed.tiff": (tiff(np.full((24, 24), 9), 16, sample_format=2), "no known range"),
         "float.tiff": (encoded(Image.fromarray(np.ones((24, 24), np.float32)), "tiff"), "no known range"),
         "script.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 24 24\nshowpage\n", "not an image"),
         "vector.svg": (b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>", "not an image"),
@@ -101,6 +205,8 @@ def wanted_files() -> dict[str, tuple[bytes, np.ndarray]]:
         "rotated.png": (encoded(rgb, "png", exif=exif), np.rot90(pixels, -1)),
         "srgb-profile.png": (encoded(rgb, "png", icc_profile=profile), pixels),
         "broken-profile.png": (encoded(rgb, "png", icc_profile=b"nonsense" * 30), pixels),
+        **deep_files(),
+        **{name: (content, np.rot90(pixels, -1)) for name, content in turned_files().items()},
         "still.gif": (encoded(palette, "gif"), np.asarray(palette.convert("RGB"))),
         "still.webp": (encoded(rgb, "webp", lossless=True), pixels),
         "画像 \N{PILE OF POO} ünï\u202ecode.png": (lie, pixels),
@@ -172,7 +278,7 @@ def nasty_tar(path: pathlib.Path) -> dict[str, str]:
         add_file(tar, "same.png", png(GOOD))
     return {
         "../escape.png": "unsafe path", "/tmp/absolute.png": "unsafe path", "link.png": "a link", "hard.png": "a link",
-        "pipe.png": "a link", "device.png": "a link", "same.png": "second picture",
+        "pipe.png": "a link", "device.png": "a link", "same.png": "duplicate name",
     }  # fmt: skip
 
 

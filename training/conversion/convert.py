@@ -2,20 +2,22 @@
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 from tqdm import tqdm
 
 from dnnlib.errors import UserError
-from training.conversion.destination import DatasetWriter, Label, open_destination
+from training.conversion.destination import DatasetWriter, open_destination
+from training.conversion.labels.kinds import Label, LabelTally
 from training.conversion.parallel import ordered_map
-from training.conversion.picture import BadPicture, flatten
 from training.conversion.png import encode_png
 from training.conversion.sources.base import Item, Source
+from training.conversion.text import one_line, printable
 from training.conversion.transforms import Transform
 from training.dataset.decoding import ImageShape
+from training.dataset.pictures import BadPicture, flatten
 
 
 @dataclass
@@ -36,6 +38,7 @@ class Report:
 
     written: int = 0
     labelled: int = 0
+    tally: LabelTally = field(default_factory=LabelTally)  # of the labels
     shape: ImageShape | None = None
     skipped: int = 0
 
@@ -65,7 +68,7 @@ def convert(
     report = Report()
     with open_destination(dest, options.shard_size) as writer:
         writer.classes = source.classes
-        results = ordered_map(work, source.items(), options.workers, _cost)
+        results = ordered_map(work, readable_items(source), options.workers, _cost)
         # closing() ends the worker processes before the destination is tidied up, also after an error.
         with contextlib.closing(results), progress_bar(_expected(source, options), progress) as bar:
             for result in results:
@@ -77,6 +80,15 @@ def convert(
                 if options.max_images is not None and report.written >= options.max_images:
                     break
     return report
+
+
+def readable_items(source: Source) -> Iterator[Item]:
+    """The items of `source`; what the system says against reading them is a UserError, so that nobody takes it for
+    trouble with the destination."""
+    try:
+        yield from source.items()
+    except OSError as e:
+        raise UserError(f"can't read the source any further: {e.strerror or one_line(e)}") from e
 
 
 def _cost(item: Item) -> int:
@@ -108,9 +120,12 @@ def _write(result: _Converted, writer: DatasetWriter, report: Report) -> None:
             f"the pictures differ in size: {printable(result.name)} is {result.shape}, those before it are "
             f"{report.shape}; say --width=W --height=H"
         )
-    writer.add(result.png, result.label)
+    try:
+        writer.add(result.png, result.label)
+    except UserError as e:
+        raise UserError(f"the label of {printable(result.name)}: {e}") from e
     report.written = writer.count
-    report.labelled = writer.labelled
+    report.labelled, report.tally = writer.labelled, writer.tally
 
 
 def _expected(source: Source, options: ConvertOptions) -> int | None:
@@ -122,9 +137,3 @@ def _expected(source: Source, options: ConvertOptions) -> int | None:
 def progress_bar(total: int | None, wanted: bool = True) -> tqdm:
     """Counts pictures on stderr, if that is a terminal."""
     return tqdm(total=total, unit="img", dynamic_ncols=True, disable=None if wanted else True)
-
-
-def printable(name: str, limit: int = 120) -> str:
-    """A file name from outside, safe and short enough to print: control characters escaped, the middle left out."""
-    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
-    return text if len(text) <= limit else f"{text[: limit // 2]}...{text[-limit // 2 + 3 :]}"

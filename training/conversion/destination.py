@@ -16,11 +16,11 @@ from typing import Protocol
 from dnnlib.errors import UserError
 from dnnlib.files import sync_folder
 from dnnlib.locks import Lock
+from training.conversion.labels.kinds import Label, LabelTally
 from training.conversion.png import image_name
 from training.dataset.labels import LABEL_FILE
 from training.dataset.zip_writer import ZipWriter
 
-Label = int | list[float] | None
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -37,21 +37,25 @@ class FileSink(Protocol):
 class DatasetWriter:
     """Names the images, puts them into one sink or, with `shard_size`, a new one for every so many images.
 
-    `new_sink(number)` opens sink 0, 1, ... Each gets a dataset.json of its own.
+    `new_sink(number)` opens sink 0, 1, ... Each gets a dataset.json of its own. Labels wait in `folder` meanwhile.
     """
 
-    def __init__(self, new_sink: Callable[[int], FileSink], shard_size: int | None = None):
+    def __init__(self, new_sink: Callable[[int], FileSink], folder: str, shard_size: int | None = None):
         self._new_sink = new_sink
         self._shard_size = shard_size
         self._shards = 0
         self._sink: FileSink | None = None
-        self._labels = _LabelSpool()
+        self._labels = _LabelSpool(folder)
         self.classes: list[str] = []
         self.count = 0
         self.labelled = 0
+        self.tally = LabelTally()
 
     def add(self, png: bytes, label: Label) -> None:
-        """Writes the next image. A label is a class number or a vector."""
+        """Writes the next image. A label is a class number or a vector; UserError if it isn't, or of another kind
+        than those before it."""
+        if label is not None:
+            self.tally.add(label)
         if self._sink is None or (self._shard_size and self.count == self._shards * self._shard_size):
             self._close_sink()
             self._sink = self._new_sink(self._shards)
@@ -81,8 +85,8 @@ class DatasetWriter:
 class _LabelSpool:
     """Collects labels on disk, so that their number doesn't show in memory."""
 
-    def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the spool
+    def __init__(self, folder: str) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as the spool
 
     def add(self, name: str, label: int | list[float]) -> None:
         separator = ",\n" if self._file.tell() else "\n"
@@ -161,11 +165,10 @@ def open_destination(path: str, shard_size: int | None = None) -> Iterator[Datas
     full_path = os.path.abspath(path)
     try:
         with _staging(full_path) as folder:
-            content = os.path.join(folder, "content")
-            writer = _new_writer(full_path, content, shard_size)
+            writer = _new_writer(full_path, folder, shard_size)
             yield writer
             writer.finish()
-            os.replace(content, full_path)
+            os.replace(_content(folder), full_path)
             sync_folder(os.path.dirname(full_path))
     except OSError as e:
         if e.errno in _NO_SPACE:
@@ -173,15 +176,20 @@ def open_destination(path: str, shard_size: int | None = None) -> Iterator[Datas
         raise UserError(f"can't write {path}: {e.strerror or e}") from e
 
 
-def _new_writer(path: str, content: str, shard_size: int | None) -> DatasetWriter:
+def _new_writer(path: str, folder: str, shard_size: int | None) -> DatasetWriter:
+    content = _content(folder)
     if path.lower().endswith(".zip"):
         if shard_size:
             raise UserError(f"--shard-size makes a folder of zips; --dest={path} names a single zip")
-        return DatasetWriter(lambda number: ZipSink(content))
+        return DatasetWriter(lambda number: ZipSink(content), folder)
     if shard_size is None:
-        return DatasetWriter(lambda number: FolderSink(content))
+        return DatasetWriter(lambda number: FolderSink(content), folder)
     os.mkdir(content)
-    return DatasetWriter(lambda number: ZipSink(os.path.join(content, f"{number:05d}.zip")), shard_size)
+    return DatasetWriter(lambda number: ZipSink(os.path.join(content, f"{number:05d}.zip")), folder, shard_size)
+
+
+def _content(folder: str) -> str:
+    return os.path.join(folder, "content")
 
 
 @contextlib.contextmanager

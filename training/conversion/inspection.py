@@ -12,10 +12,12 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dnnlib.errors import UserError
-from training.conversion.convert import printable, progress_bar
+from training.conversion.convert import progress_bar, readable_items
+from training.conversion.labels.kinds import Label, LabelTally, describe_labels
 from training.conversion.parallel import ordered_map
-from training.conversion.picture import BadPicture, flatten
 from training.conversion.sources.base import Item, Source
+from training.conversion.text import printable
+from training.dataset.pictures import BadPicture, flatten
 
 THUMB, COLUMNS, ROWS = 96, 12, 8  # pixels, thumbnails a row, rows
 _GAP = 4
@@ -29,7 +31,8 @@ class Findings:
     count: int = 0
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # (width, height), pixels
     modes: Counter[str] = field(default_factory=Counter)  # Pillow's mode names
-    labels: Counter[str] = field(default_factory=Counter)
+    tally: LabelTally = field(default_factory=LabelTally)
+    unlabelled: int = 0
     reasons: Counter[str] = field(default_factory=Counter)  # of unusable pictures
     unusable: list[str] = field(default_factory=list)  # the first of them
     duplicates: int = 0  # pictures whose pixels another one has too
@@ -41,7 +44,7 @@ class _Seen:
     """One picture as a worker saw it."""
 
     name: str
-    label: str
+    label: Label
     reason: str = ""
     size: tuple[int, int] = (0, 0)
     mode: str = ""
@@ -55,7 +58,9 @@ def inspect_source(source: Source, workers: int = 1, max_images: int | None = No
     digests = array("Q")
     wanted = COLUMNS * ROWS
     step = max(1, min(source.total or wanted, max_images or source.total or wanted) // wanted)
-    items = ((item, index % step == 0) for index, item in enumerate(itertools.islice(source.items(), max_images)))
+    items = (
+        (item, index % step == 0) for index, item in enumerate(itertools.islice(readable_items(source), max_images))
+    )
     with contextlib.closing(ordered_map(_look, items, workers, _cost)) as results, progress_bar(source.total) as bar:
         for seen in results:
             bar.update()
@@ -67,12 +72,22 @@ def inspect_source(source: Source, workers: int = 1, max_images: int | None = No
             findings.count += 1
             findings.sizes[seen.size] += 1
             findings.modes[seen.mode] += 1
-            findings.labels[seen.label] += 1
+            _count_label(findings, seen)
             digests.append(seen.digest)
             if seen.thumb is not None and len(findings.thumbs) < wanted:
                 findings.thumbs.append(Image.fromarray(seen.thumb))
     findings.duplicates = len(digests) - len(np.unique(np.frombuffer(digests, np.uint64))) if digests else 0
     return findings
+
+
+def _count_label(findings: Findings, seen: _Seen) -> None:
+    if seen.label is None:
+        findings.unlabelled += 1
+        return
+    try:
+        findings.tally.add(seen.label)
+    except UserError as e:
+        raise UserError(f"the label of {printable(seen.name)}: {e}") from e
 
 
 def describe(findings: Findings, classes: list[str]) -> Iterator[str]:
@@ -84,7 +99,9 @@ def describe(findings: Findings, classes: list[str]) -> Iterator[str]:
         widths, heights = zip(*findings.sizes)
         yield f"  from {min(widths)}x{min(heights)} to {max(widths)}x{max(heights)}"
     yield from _counts("modes", dict(findings.modes.most_common()))
-    yield from _labels(findings.labels, classes)
+    yield from describe_labels(findings.tally, classes)
+    if findings.unlabelled and findings.unlabelled < findings.count:
+        yield f"without label: {findings.unlabelled}"
     yield f"pixel-identical duplicates: {findings.duplicates}"
     yield from _counts("unusable because", dict(findings.reasons.most_common()))
     yield from (f"  {line}" for line in findings.unusable)
@@ -113,15 +130,14 @@ def _cost(job: tuple[Item, bool]) -> int:
 def _look(job: tuple[Item, bool]) -> _Seen:
     """Runs in the worker processes."""
     item, with_thumb = job
-    label = "" if item.label is None else str(item.label) if isinstance(item.label, int) else "vector"
     try:
         image = item.picture.open()
         flat = flatten(image, 3, "white")
     except BadPicture as e:
-        return _Seen(item.name, label, str(e))
+        return _Seen(item.name, item.label, str(e))
     digest = hashlib.blake2b(f"{flat.size}".encode() + flat.tobytes(), digest_size=8).digest()
     thumb = np.asarray(ImageOps.contain(flat, (THUMB, THUMB))) if with_thumb else None
-    return _Seen(item.name, label, "", image.size, image.mode, int.from_bytes(digest, "big"), thumb)
+    return _Seen(item.name, item.label, "", image.size, image.mode, int.from_bytes(digest, "big"), thumb)
 
 
 def _counts(title: str, counts: dict[str, int]) -> Iterator[str]:
@@ -129,16 +145,3 @@ def _counts(title: str, counts: dict[str, int]) -> Iterator[str]:
         shown = [f"{name} ({count})" for name, count in itertools.islice(counts.items(), _SHOWN)]
         rest = len(counts) - len(shown)
         yield f"{title}: {', '.join(shown)}" + (f" and {rest} more" if rest else "")
-
-
-def _labels(labels: Counter[str], classes: list[str]) -> Iterator[str]:
-    numbers = sorted(int(label) for label in labels if label.isdigit())
-    if numbers:
-        yield f"classes: {len(numbers)}"
-    for number in numbers[:100]:
-        name = f" {printable(classes[number])}" if number < len(classes) else ""
-        yield f"  {number}{name}: {labels[str(number)]}"
-    if labels["vector"]:
-        yield f"label vectors: {labels['vector']}"
-    if labels[""]:
-        yield f"without label: {labels['']}"

@@ -1,7 +1,9 @@
 """Mapping a function over a stream of items with several processes, in order and in constant memory."""
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -44,7 +46,8 @@ def ordered_map(
     pending: deque[Future[list[R]]] = deque()
     try:
         for chunk in _chunks(items, cost):
-            pending.append(pool.submit(_map_chunk, function, chunk))
+            with _interrupts_wait():  # processes that are started now inherit it: Ctrl-C is for this one alone
+                pending.append(pool.submit(_map_chunk, function, chunk))
             if len(pending) > workers * _CHUNKS_PER_WORKER:
                 yield from pending.popleft().result()
         while pending:
@@ -55,7 +58,20 @@ def ordered_map(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextlib.contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(plugins: tuple[str, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent()
     for file in plugins:  # pictures may be of a plug-in's class
         import_file(file)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from PIL import Image
 
-from training.conversion.picture import BadPicture
+from training.dataset.pictures import BadPicture
 
 TransformKind = Literal["stretch", "center-crop", "center-crop-wide", "fit-pad"]
 FILTERS = {"box": Image.Resampling.BOX, "lanczos": Image.Resampling.LANCZOS}

@@ -3,13 +3,13 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from training.dataset.order import sample_order, stream_order
+from training.dataset.order import sample_order
 
 if TYPE_CHECKING:
     from training.dataset.image_dataset import ImageDataset, open_dataset
     from training.dataset.stream import MicroBatchStream
 
-__all__ = ["ImageDataset", "MicroBatchStream", "open_dataset", "sample_order", "stream_order"]
+__all__ = ["ImageDataset", "MicroBatchStream", "open_dataset", "sample_order"]
 
 _NEEDS_TORCH = {"ImageDataset": "image_dataset", "open_dataset": "image_dataset", "MicroBatchStream": "stream"}
 

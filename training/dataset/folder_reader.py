@@ -4,6 +4,7 @@ import os
 import zlib
 
 from dnnlib.errors import UserError
+from training.dataset.pictures import looks_like_picture
 from training.dataset.zip_reader import MEMBER_LIMIT, BadMember
 
 
@@ -88,6 +89,21 @@ def files_with_suffix(folder: str, *suffixes: str) -> list[str]:
     with os.scandir(folder) as entries:  # unlike glob and listdir it doesn't gather all names first
         found = [e.path for e in entries if e.name.lower().endswith(suffixes) and e.name[0] != "." and _is_regular(e)]
     return sorted(found)
+
+
+def holds_pictures(folder: str) -> bool:
+    """True if a file somewhere below `folder` is named like a picture (hidden files and folders aside)."""
+    pending = [folder]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                elif looks_like_picture(entry.name):
+                    return True
+    return False
 
 
 def _is_regular(entry: os.DirEntry[str]) -> bool:

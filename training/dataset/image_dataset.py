@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 
 from dnnlib.errors import UserError
-from training.dataset.decoding import HEADER_BYTES, ImageShape, decode, peek_any, peek_png
+from training.dataset.decoding import HEADER_BYTES, ImageShape, peek_png
 from training.dataset.folder_reader import FolderReader
 from training.dataset.known_data import missing_data_advice
-from training.dataset.labels import LABEL_FILE, Labels, match_labels, parse_label_file
+from training.dataset.labels import LABEL_FILE, Labels, match_labels, normal_name, parse_label_file
+from training.dataset.pictures import BadPicture, decode, looks_like_picture, shape_of
 from training.dataset.shards import ShardReader
 from training.dataset.zip_reader import BadMember, ZipReader
 
@@ -104,10 +104,14 @@ class ImageDataset:
         """Length of a label: number of classes or of vector elements; 0 without labels."""
         return self._labels.dim if self._labels else 0
 
-    @property
-    def fits_in_memory(self) -> bool:
-        """True if decoded images are kept; otherwise every `load` decodes, and `stream_order` is the order to take."""
-        return self._cache.pixels is not None
+    def unmirrored(self) -> "ImageDataset":
+        """The same images without mirrored copies. Shares the open files, checked headers, labels and decoded images,
+        so it costs nothing; itself if there are no mirrored copies."""
+        if not self._xflip:
+            return self
+        view = ImageDataset.__new__(ImageDataset)  # not copy.copy, which leaves the cache behind as pickling does
+        view.__dict__.update(self.__dict__, _xflip=False)
+        return view
 
     def load(self, indices: Sequence[int] | np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """-> images uint8 [N, C, H, W], labels float32 [N, label_dim]. Raises UserError naming a damaged image."""
@@ -154,7 +158,7 @@ class ImageDataset:
         member = int(self._members[self._select[position]])
         try:
             pixels = decode(self._reader.read(member)).transpose(2, 0, 1)
-        except (BadMember, OSError, ValueError, SyntaxError) as e:
+        except (BadMember, BadPicture) as e:
             raise self._damaged(member, e) from e
         if pixels.shape != tuple(self._shape):
             raise self._mixed(self._reader.names()[member], ImageShape(*pixels.shape), self._shape)
@@ -166,8 +170,8 @@ class ImageDataset:
         first: ImageShape | None = None
         for member in map(int, self._members):
             try:
-                shape = peek_png(self._reader.head(member, HEADER_BYTES)) or peek_any(self._reader.read(member))
-            except (BadMember, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+                shape = peek_png(self._reader.head(member, HEADER_BYTES)) or shape_of(self._reader.read(member))
+            except (BadMember, BadPicture) as e:
                 raise self._damaged(member, e) from e
             first = first or shape
             if shape != first:
@@ -176,13 +180,13 @@ class ImageDataset:
         return first
 
     def _read_labels(self, names: list[str]) -> Labels:
-        labels: dict[str, int | list[float]] = {}
+        labels: dict[str, Any] = {}
         for index, name in enumerate(names):
             folder, _, base = name.rpartition("/")
             if base == LABEL_FILE and folder in ("", *self._label_folders()):
                 prefix = f"{folder}/" if folder else ""
-                found = parse_label_file(self._read_member(index), self._reader.path)
-                labels.update({prefix + k: v for k, v in (found or {}).items()})
+                found = parse_label_file(self._read_member(index), self._reader.path, len(self._members))
+                labels.update({normal_name(prefix + k): v for k, v in (found or {}).items()})
         if not labels:
             raise UserError(
                 f"{self._reader.path} has no labels (dataset.json); train without --cond or convert with labels"
@@ -269,10 +273,7 @@ def _convert_command(path: str) -> str:
 
 def _is_image(name: str) -> bool:
     base = name.rsplit("/", 1)[-1]
-    return os.path.splitext(base)[1].lower() in IMAGE_SUFFIXES and not base.startswith(".") and "__MACOSX/" not in name
-
-
-IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
+    return looks_like_picture(base) and not base.startswith(".") and "__MACOSX/" not in name
 
 
 def _draw_subset(count: int, max_size: int | None, seed: int) -> np.ndarray:

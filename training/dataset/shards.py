@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from dnnlib.errors import UserError
-from training.dataset.folder_reader import files_with_suffix
+from training.dataset.folder_reader import files_with_suffix, holds_pictures
 from training.dataset.zip_reader import ZipReader
 
 
@@ -26,15 +26,8 @@ class ShardReader:
 
     @staticmethod
     def is_sharded(path: str) -> bool:
-        """True if the folder holds zips and nothing else (hidden files aside)."""
-        visible = False
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if not entry.name.startswith("."):
-                    visible = True
-                    if not entry.name.lower().endswith(".zip"):
-                        return False
-        return visible
+        """True if the folder holds zips and no picture."""
+        return bool(files_with_suffix(path, ".zip")) and not holds_pictures(path)
 
     def __len__(self) -> int:
         return int(self._starts[-1])

@@ -1,15 +1,12 @@
 """Micro-batches as an endless stream for `torch.utils.data.DataLoader`, so that processes decode ahead of training."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from training.dataset.image_dataset import ImageDataset
 from training.dataset.order import sample_order
-
-Order = Callable[[int, int, int, int], np.ndarray]  # sample_order or stream_order
 
 
 class MicroBatchStream(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -26,7 +23,6 @@ class MicroBatchStream(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
         seed: of the order.
         start: position to begin at: images that all ranks together have seen.
         rank, num_ranks: this process and how many there are.
-        order: `sample_order`, or `stream_order` for data larger than memory. Part of what makes a run reproducible.
     """
 
     def __init__(
@@ -37,7 +33,6 @@ class MicroBatchStream(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
         start: int = 0,
         rank: int = 0,
         num_ranks: int = 1,
-        order: Order = sample_order,
     ):
         super().__init__()
         if not 0 <= rank < num_ranks:
@@ -48,7 +43,6 @@ class MicroBatchStream(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
         self._start = start
         self._rank = rank
         self._num_ranks = num_ranks
-        self._order = order
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         worker = get_worker_info()
@@ -56,5 +50,5 @@ class MicroBatchStream(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
         number = self._rank + first * self._num_ranks
         while True:
             position = self._start + number * self._size
-            yield self._dataset.load(self._order(self._seed, position, self._size, len(self._dataset)))
+            yield self._dataset.load(sample_order(self._seed, position, self._size, len(self._dataset)))
             number += workers * self._num_ranks

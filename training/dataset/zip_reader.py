@@ -124,7 +124,7 @@ class ZipReader:
         if offset < 0 or offset + count > self._file_size:
             raise BadMember("damaged: lies beyond the end of the archive")
         if hasattr(os, "pread"):  # forked processes share the file position, so don't use it
-            data = os.pread(self._file.fileno(), count, offset)
+            data = self._pread(count, offset)
         else:
             with self._lock:
                 self._file.seek(offset)
@@ -132,6 +132,12 @@ class ZipReader:
         if len(data) != count:
             raise BadMember("damaged: shorter than it says")
         return data
+
+    def _pread(self, count: int, offset: int) -> bytes:
+        try:
+            return os.pread(self._file.fileno(), count, offset)
+        except OSError as e:
+            raise BadMember(f"can't be read: {e.strerror}") from e
 
     def _read_directory(self) -> tuple[bytes, int]:
         """-> the central directory's bytes, the number of entries it claims."""
@@ -201,8 +207,16 @@ class ZipReader:
         if _MAX32 in (packed_size, size, offset):
             extra = self._directory[start + name_size : start + name_size + extra_size]
             size, packed_size, offset = _zip64_fields(extra, size, packed_size, offset)
-        name = raw_name.decode("utf-8" if flags & 0x800 else "cp437", errors="replace").replace("\\", "/")
+        name = _decoded(raw_name, is_utf8=bool(flags & 0x800)).replace("\\", "/")
         return Member(name, flags, method, crc, packed_size, size, offset)
+
+
+def _decoded(raw: bytes, is_utf8: bool) -> str:
+    """Many programs write UTF-8 without saying so (4.4.4, bit 11), and other text is hardly ever valid UTF-8."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("utf-8" if is_utf8 else "cp437", errors="replace")
 
 
 def _zip64_fields(extra: bytes, *values: int) -> list[int]:

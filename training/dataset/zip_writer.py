@@ -4,6 +4,7 @@ The central directory waits in a temporary file, not in memory, and every member
 the number of members nor the clock shows. Layout: APPNOTE.TXT 6.3.10; zip64 records are written where needed.
 """
 
+import os
 import shutil
 import struct
 import tempfile
@@ -23,7 +24,9 @@ class ZipWriter:
         self._out = out
         self._offset = 0
         self._count = 0
-        self._directory = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
+        name = getattr(out, "name", None)
+        folder = os.path.dirname(name) or "." if isinstance(name, str) else None  # there must be room there anyway
+        self._directory = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed in close()
 
     def write(self, name: str, data: bytes) -> None:
         """Adds one member. A member is at most 4 GB."""

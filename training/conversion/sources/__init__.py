@@ -10,11 +10,13 @@ from dataclasses import dataclass, fields
 
 from dnnlib.errors import UserError
 from training.conversion.sources import cifar, image_files, lsun, mnist, parquet, stl10, tar_files
-from training.conversion.sources.base import Item, Source, SourceOptions
+from training.conversion.sources.base import Item, Source, SourceOptions, notes_of
 from training.conversion.sources.tar_access import members, open_tar
+from training.conversion.text import one_line
+from training.dataset.folder_reader import holds_pictures
 from training.dataset.shards import ShardReader
 
-__all__ = ["Item", "Source", "SourceOptions", "open_source", "register_source"]
+__all__ = ["Item", "Source", "SourceOptions", "notes_of", "open_source", "register_source"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ def _file(matches: Callable[[str], bool]) -> Callable[[str], bool]:
 
 
 def _folder(matches: Callable[[str], bool]) -> Callable[[str], bool]:
-    return lambda path: os.path.isdir(path) and matches(path)
+    """True for a folder that matches and holds no picture: an archive that lies among pictures isn't what is meant."""
+    return lambda path: os.path.isdir(path) and matches(path) and not holds_pictures(path)
 
 
 def _suffix(suffix: str) -> Callable[[str], bool]:
@@ -46,8 +49,9 @@ def _tar_of(matches: Callable[[str], bool]) -> Callable[[str], bool]:
         if not tar_files.is_tar(path):
             return False
         with open_tar(path) as tar:
-            first = next(members(tar), None)
-        return first is not None and matches(first.name)
+            names = (member.name for member in members(tar))
+            first = next((name for name in names if name.strip("./")), None)  # `tar -c .` begins with the folder itself
+        return first is not None and matches(first)
 
     return _file(check)
 
@@ -99,6 +103,13 @@ def open_source(path: str, options: SourceOptions | None = None) -> Source:
     Raises UserError if there is none, it is damaged, or an option is given that means nothing to it.
     """
     options = options or SourceOptions()
+    try:
+        return _open(path, options)
+    except OSError as e:
+        raise UserError(f"can't read --source={path}: {e.strerror or one_line(e)}") from e
+
+
+def _open(path: str, options: SourceOptions) -> Source:
     if not os.path.exists(path):
         raise UserError(f"--source={path} doesn't exist; give a folder, an archive or a data set file")
     kind = next((k for k in (*_own_kinds, *_KINDS) if k.matches(path)), None)

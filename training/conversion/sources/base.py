@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from training.conversion.destination import Label
+from training.conversion.labels.kinds import Label
 from training.conversion.picture import Picture
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".parquet", ".mdb")
 
 
 class Item(NamedTuple):
@@ -23,6 +25,7 @@ class Source(Protocol):
     total: int | None  # number of items, None if only reading all would tell
     channels: int  # 1 if all its pictures are grey, else 3
     classes: list[str]  # class names by number; empty if unknown
+    # A source may also have `notes: list[str]`, lines that the user should read before the conversion.
 
     def items(self) -> Iterator[Item]:
         """All pictures, from the first on; may be called again."""
@@ -51,9 +54,9 @@ def unsafe_name(name: str) -> str | None:
     return None
 
 
-def one_line(error: Exception, limit: int = 200) -> str:
-    """What a library says of a damaged file, fit to stand in a message."""
-    return " ".join(f"{error or type(error).__name__}".split())[:limit]
+def notes_of(source: Source) -> list[str]:
+    """What a source wants the user to read."""
+    return getattr(source, "notes", [])
 
 
 def is_clutter(name: str) -> bool:

@@ -7,19 +7,19 @@ Each batch file is a pickle of a dict: `data` uint8 [N, 3072] (1024 red, 1024 gr
 import contextlib
 import math
 import os
-import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 
 from dnnlib.errors import UserError
+from torch_utils.files.safe_pickle import Constant, Constructor, Reader, Stateful
 from training.conversion.picture import PixelPicture
-from training.conversion.sources.base import Item, SourceOptions, one_line
+from training.conversion.sources.base import Item, SourceOptions
 from training.conversion.sources.split_parts import choose_parts
 from training.conversion.sources.tar_access import members, open_tar, read_member
+from training.conversion.text import one_line
 from training.dataset.folder_reader import read_file
 from training.dataset.zip_reader import BadMember
 
@@ -86,14 +86,14 @@ class Cifar:
             names = self._load(read(self._layout.meta), self._layout.meta).get(self._layout.class_names)
         if not isinstance(names, list):
             raise self._wrong(f"{self._layout.meta} has no {self._layout.class_names}")
-        return [_text(name) for name in names]
+        return [str(name) for name in names]
 
     def _load(self, data: bytes, name: str) -> dict[str, Any]:
         try:
-            content = _PlainUnpickler(BytesIO(data), encoding="bytes").load()
-            return {_text(key): _plain(value) for key, value in content.items()}
+            content = Reader(data, _ALLOWED, name).load()
+            return {key: _plain(value) for key, value in content.items()}
         except UserError as e:
-            raise self._wrong(f"{name}: {e}") from e
+            raise self._wrong(str(e) if name in str(e) else f"{name}: {e}") from e
         except Exception as e:  # a damaged pickle can raise nearly every kind of exception
             raise self._wrong(f"{name} is damaged: {type(e).__name__} {one_line(e)}") from e
 
@@ -136,7 +136,8 @@ def is_cifar_folder(path: str) -> bool:
 def open_cifar_tar(path: str, options: SourceOptions) -> Cifar:
     """The tar.gz as downloaded."""
     with open_tar(path) as tar:
-        first = next(members(tar)).name.lstrip("./").split("/")[0]
+        tops = (member.name.lstrip("./").split("/")[0] for member in members(tar))
+        first = next(top for top in tops if top)
     return Cifar(path, next(layout for layout in _LAYOUTS if layout.folder == first), options.split)
 
 
@@ -146,19 +147,24 @@ def open_cifar_folder(path: str, options: SourceOptions) -> Cifar:
     return Cifar(path, layout, options.split)
 
 
-class _PickledArray:
+class _PickledArray(Stateful):
     """Stands for a numpy array inside a pickle: keeps what it is given, runs nothing."""
 
     def __init__(self, *args: Any):
         self._state: Any = None
 
-    def __setstate__(self, state: Any) -> None:
+    def set_state(self, state: Any) -> None:
+        """As numpy documents it: version, shape, dtype, whether in Fortran's order, content."""
         self._state = state
 
     def to_numpy(self) -> np.ndarray:
-        """The array, if it is one of bytes. State as numpy documents it: version, shape, dtype, order, content."""
+        """The array, if it is one of bytes; shares the memory of the pickle."""
         _, shape, dtype, is_fortran, content = self._state
-        if not isinstance(dtype, _PickledType) or dtype.code != "u1" or not isinstance(content, bytes | bytearray):
+        if isinstance(content, _Latin1):
+            content = content.text
+        if isinstance(content, str):  # Python 2's pickles know no bytes
+            content = content.encode("latin-1")
+        if not isinstance(dtype, _PickledType) or dtype.code != "u1" or not isinstance(content, bytes | memoryview):
             raise UserError("its data are no bytes")
         if len(content) != math.prod(shape):
             raise UserError("its data don't have the size they say")
@@ -168,50 +174,40 @@ class _PickledArray:
 def _from_buffer(content: Any, dtype: Any, shape: Any, order: str, axes: Any = None) -> _PickledArray:
     """How numpy writes an array from pickle protocol 5 on."""
     array = _PickledArray()
-    array.__setstate__((1, shape, dtype, order == "F", content))
+    array.set_state((1, shape, dtype, order == "F", content))
     return array
 
 
-class _PickledType:
+class _PickledType(Stateful):
     """Stands for a numpy dtype inside a pickle."""
 
     def __init__(self, code: Any = None, *args: Any):
-        self.code = _text(code)
+        self.code = code
 
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    """Python 3 writes bytes to old pickles as a call of _codecs.encode with latin1."""
-    if encoding not in ("latin1", "latin-1"):
-        raise UserError(f"refusing to encode by {encoding!r}")
-    return text.encode("latin-1")
+    def set_state(self, state: Any) -> None:
+        """Byte order and flags, of no concern to bytes."""
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Knows byte arrays and Python's own containers, and refuses everything else by name."""
+class _Latin1:
+    """A call of _codecs.encode, as which Python 3 writes bytes to old pickles. It is done only where it is needed:
+    a pickle may ask for it a million times."""
 
-    _ALLOWED = {
-        ("numpy.core.multiarray", "_reconstruct"): _PickledArray,
-        ("numpy._core.multiarray", "_reconstruct"): _PickledArray,
-        ("numpy._core.numeric", "_frombuffer"): _from_buffer,
-        ("numpy.core.numeric", "_frombuffer"): _from_buffer,
-        ("numpy", "ndarray"): _PickledArray,
-        ("numpy", "dtype"): _PickledType,
-        ("_codecs", "encode"): _latin1,
-    }
+    def __init__(self, text: Any, encoding: Any):
+        if encoding not in ("latin1", "latin-1") or not isinstance(text, str):
+            raise UserError(f"refusing to encode by {encoding!r:.40}")
+        self.text = text
 
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return self._ALLOWED[module, name]
-        except KeyError:
-            raise UserError(f"refusing to load {module}.{name} from a pickle") from None
+
+_ALLOWED: dict[str, Constructor | Constant] = {
+    "numpy.core.multiarray._reconstruct": _PickledArray,
+    "numpy._core.multiarray._reconstruct": _PickledArray,
+    "numpy._core.numeric._frombuffer": _from_buffer,
+    "numpy.core.numeric._frombuffer": _from_buffer,
+    "numpy.ndarray": Constant("numpy.ndarray"),  # an argument of _reconstruct
+    "numpy.dtype": _PickledType,
+    "_codecs.encode": _Latin1,
+}
 
 
 def _plain(value: Any) -> Any:
     return value.to_numpy() if isinstance(value, _PickledArray) else value
-
-
-def _text(value: Any) -> str:
-    return value.decode("latin-1") if isinstance(value, bytes) else str(value)

@@ -6,7 +6,8 @@ from typing import Any
 
 from dnnlib.errors import UserError
 from training.conversion.picture import EncodedPicture, NoPicture
-from training.conversion.sources.base import Item, SourceOptions, one_line
+from training.conversion.sources.base import Item, SourceOptions
+from training.conversion.text import one_line
 from training.dataset.zip_reader import MEMBER_LIMIT
 
 
@@ -26,6 +27,7 @@ class Lsun:
         try:
             with self._open() as database:
                 self.total: int | None = database.stat()["entries"]
+                self._check_size(database.info()["last_pgno"] + 1, database.stat()["psize"])
         except lmdb.Error as e:
             raise self._damaged(e) from e
 
@@ -39,6 +41,12 @@ class Lsun:
                     yield Item(name, None, NoPicture("too large") if large else EncodedPicture(bytes(value)))
         except self._lmdb.Error as e:
             raise self._damaged(e) from e
+
+    def _check_size(self, pages: int, page_size: int) -> None:
+        """The database is mapped into memory; to read beyond the end of a truncated file would kill the process."""
+        size = os.path.getsize(os.path.join(self._path, "data.mdb"))
+        if size < pages * page_size:
+            raise UserError(f"{self._path}/data.mdb has {size} of {pages * page_size} bytes; download it again")
 
     def _open(self) -> Any:
         return self._lmdb.open(self._path, readonly=True, lock=False, readahead=False, meminit=False)

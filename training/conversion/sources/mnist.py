@@ -4,6 +4,7 @@ Header of big-endian 32-bit numbers: 0x0803 (bytes in three dimensions), count, 
 """
 
 import gzip
+import itertools
 import os
 import re
 import struct
@@ -15,8 +16,9 @@ import numpy as np
 
 from dnnlib.errors import UserError
 from training.conversion.picture import PixelPicture
-from training.conversion.sources.base import Item, SourceOptions, one_line
+from training.conversion.sources.base import Item, SourceOptions
 from training.conversion.sources.split_parts import choose_parts
+from training.conversion.text import one_line
 
 _IMAGES, _LABELS = 0x00000803, 0x00000801
 _PAD = 2  # pixels on each side: 28 -> 32, as the field's tool does
@@ -40,11 +42,8 @@ class Mnist:
     def items(self) -> Iterator[Item]:
         """Read picture by picture."""
         for path in self._files:
-            labels = _read_labels(_label_file(path)) if self._labelled else None
-            if labels is not None and len(labels) != self._count(path):
-                raise UserError(f"{_label_file(path)} has {len(labels)} labels for {self._count(path)} pictures")
-            for index, pixels in enumerate(_read_pictures(path)):
-                label = None if labels is None else labels[index]
+            labels = _read_labels(_label_file(path), self._count(path)) if self._labelled else itertools.repeat(None)
+            for index, (pixels, label) in enumerate(zip(_read_pictures(path), labels)):
                 yield Item(f"{os.path.basename(path)}[{index}]", label, PixelPicture(np.pad(pixels, _PAD)))
 
     @staticmethod
@@ -115,12 +114,15 @@ def _image_header(f: IO[bytes], path: str) -> tuple[int, int, int]:
     return count, height, width
 
 
-def _read_labels(path: str) -> bytes:
+def _read_labels(path: str, pictures: int) -> Iterator[int]:
     with _open(path) as f:
         magic, count = struct.unpack(">2I", _exactly(f, 8, path))
         if magic != _LABELS:
             raise UserError(f"{path} is no idx file of labels; download it again")
-        return _exactly(f, count, path)
+        if count != pictures:
+            raise UserError(f"{path} has {count} labels for {pictures} pictures")
+        for _ in range(count):  # not all at once: a few kilobytes may unpack to any number
+            yield _exactly(f, 1, path)[0]
 
 
 def _exactly(f: IO[bytes], count: int, path: str) -> bytes:

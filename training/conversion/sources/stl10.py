@@ -80,7 +80,7 @@ class Stl10:
             return
         with open_tar(self._path) as tar:
             for member in members(tar):
-                if member.name.lstrip("./") == f"{FOLDER}/{name}" and member.isreg():
+                if member.name.lstrip("./") == f"{FOLDER}/{name}" and member.isreg() and not member.issparse():
                     content = tar.extractfile(member)
                     assert content is not None  # it is a regular file
                     with content:

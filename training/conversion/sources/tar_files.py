@@ -1,7 +1,8 @@
 """WebDataset shards, and any tar archive of pictures.
 
 WebDataset's layout: neighbouring files whose names differ only in what follows the first dot of the last part are one
-sample, `0001.jpg` the picture, `0001.cls` its class number as text (or `0001.json` with a "label").
+sample, `0001.jpg` the picture, `0001.cls` its class number as text (or `0001.json` with a "label"). Numbers behind
+that dot belong to the name (`frame.0001.png`), and pictures with nothing but pictures beside them are one each.
 """
 
 import json
@@ -10,17 +11,19 @@ import tarfile
 from collections.abc import Iterator
 
 from dnnlib.errors import UserError
-from training.conversion.destination import Label
+from training.conversion.labels.kinds import Label
 from training.conversion.picture import EncodedPicture, NoPicture
 from training.conversion.sources.base import Item, SourceOptions, is_clutter, unsafe_name
 from training.conversion.sources.tar_access import members, open_tar, read_member
+from training.conversion.text import printable
 from training.dataset.folder_reader import files_with_suffix
+from training.dataset.pictures import looks_like_picture
 from training.dataset.zip_reader import MEMBER_LIMIT
 
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-_PICTURES = ("png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "jp2", "avif")
 _CLASS, _TABLE = "cls", "json"
 _LABEL_BYTES = 1 << 20
+_HELD_PICTURES, _HELD_BYTES = 8, 64 << 20  # of one sample; with more pictures it is none
 
 
 class TarFiles:
@@ -40,7 +43,7 @@ class TarFiles:
                 yield from self._samples(tar, os.path.basename(path))
 
     def _samples(self, tar: tarfile.TarFile, shard: str) -> Iterator[Item]:
-        sample = _Sample("")
+        sample = _Sample("", shard)
         for member in members(tar):
             reason = _why_not(member)
             if reason:
@@ -50,34 +53,70 @@ class TarFiles:
             if member.isdir() or is_clutter(member.name):
                 continue
             if key != sample.key:
-                yield from sample.items(shard)
-                sample = _Sample(key)
-            sample.add(suffix, read_member(tar, member))
-        yield from sample.items(shard)
+                yield from sample.finish()
+                sample = _Sample(key, shard)
+            if suffix in (_CLASS, _TABLE):
+                sample.add_label(suffix, read_member(tar, member) if member.size <= _LABEL_BYTES else b"")
+            elif looks_like_picture(f"x.{suffix}"):
+                yield from sample.add_picture(suffix, read_member(tar, member))
+            else:
+                sample.has_others = True
+        yield from sample.finish()
 
 
 class _Sample:
-    """The files of one key."""
+    """The files of one key. Pictures wait in it until it is known whether it is a sample of WebDataset: then the one
+    of the shortest suffix is the picture, and the others (masks, depths...) are left out."""
 
-    def __init__(self, key: str):
+    def __init__(self, key: str, shard: str):
         self.key = key
-        self._pictures: list[tuple[str, bytes]] = []
+        self.has_others = False  # files that are no pictures
+        self._name = f"{shard}/{key}"
+        self._held: dict[str, bytes] = {}  # suffix -> picture
+        self._is_none = False
         self._label: Label = None
 
-    def add(self, suffix: str, data: bytes) -> None:
+    def add_label(self, suffix: str, data: bytes) -> None:
+        """A .cls goes before a .json."""
+        self.has_others = True
         if suffix == _CLASS:
             self._label = _parse_class(data, self.key)
-        elif suffix == _TABLE:
-            label = _parse_table(data)
-            self._label = label if self._label is None else self._label
-        elif suffix.rsplit(".", 1)[-1] in _PICTURES:
-            self._pictures.append((suffix, data))
+        elif self._label is None:
+            self._label = _parse_table(data)
 
-    def items(self, shard: str) -> Iterator[Item]:
-        for suffix, data in self._pictures[:1]:
-            yield Item(f"{shard}/{self.key}.{suffix}", self._label, EncodedPicture(data))
-        for suffix, _ in self._pictures[1:]:
-            yield Item(f"{shard}/{self.key}.{suffix}", None, NoPicture("second picture of the same sample"))
+    def add_picture(self, suffix: str, data: bytes) -> Iterator[Item]:
+        """The items that are certain now."""
+        if suffix in self._held:
+            yield self._left_out(suffix, "duplicate name")
+            return
+        self._held[suffix] = data
+        total = sum(map(len, self._held.values()))
+        if not self.has_others and (len(self._held) > _HELD_PICTURES or total > _HELD_BYTES):
+            self._is_none = True
+        if self._is_none:
+            yield from self._pictures()
+            self._held = dict.fromkeys(self._held, b"")  # only the names, for duplicates
+        elif total > MEMBER_LIMIT:
+            raise UserError(f"{printable(self._name)} has more than {MEMBER_LIMIT} bytes of pictures; it is no sample")
+
+    def finish(self) -> Iterator[Item]:
+        """The items that are left when all files of the key were seen."""
+        if self._is_none or not self.has_others:
+            yield from self._pictures()
+            return
+        for rank, suffix in enumerate(sorted(self._held, key=len)):
+            if rank == 0:
+                yield Item(f"{self._name}.{suffix}", self._label, EncodedPicture(self._held[suffix]))
+            else:
+                yield self._left_out(suffix, "another picture of the same sample")
+
+    def _pictures(self) -> Iterator[Item]:
+        for suffix, data in self._held.items():
+            if data:
+                yield Item(f"{self._name}.{suffix}", None, EncodedPicture(data))
+
+    def _left_out(self, suffix: str, reason: str) -> Item:
+        return Item(f"{self._name}.{suffix}", None, NoPicture(reason))
 
 
 def is_tar(path: str) -> bool:
@@ -105,15 +144,21 @@ def _why_not(member: tarfile.TarInfo) -> str | None:
         return unsafe_name(member.name)
     if not (member.isreg() or member.isdir()):
         return "a link or a device, not a file"
+    if member.issparse():
+        return "a sparse file: a few bytes that unpack to any number"
     if member.size > MEMBER_LIMIT:
         return f"has {member.size} bytes, more than {MEMBER_LIMIT}"
     return None
 
 
 def _split(name: str) -> tuple[str, str]:
-    """`a.b/0001.seg.png` -> (`a.b/0001`, `seg.png`)"""
+    """`a.b/0001.seg.png` -> (`a.b/0001`, `seg.png`); `a.b/frame.0001.png` -> (`a.b/frame.0001`, `png`)"""
     folder, _, base = name.rpartition("/")
-    stem, _, suffix = base.partition(".")
+    parts = base.split(".")
+    length = 1
+    while length < len(parts) - 1 and parts[length].isdecimal():
+        length += 1
+    stem, suffix = ".".join(parts[:length]), ".".join(parts[length:])
     return f"{folder}/{stem}" if folder else stem, suffix.lower()
 
 
@@ -125,12 +170,12 @@ def _parse_class(data: bytes, key: str) -> int:
 
 
 def _parse_table(data: bytes) -> Label:
-    """A whole-number "label" in a sample's JSON; other tables of metadata are no labels."""
-    if len(data) > _LABEL_BYTES:
-        return None
+    """The "label" in a sample's JSON, if it is a class or a number; other metadata are no labels."""
     try:
         content = json.loads(data)
     except (ValueError, RecursionError):
         return None
     label = content.get("label") if isinstance(content, dict) else None
+    if type(label) is float:
+        return [label]
     return label if type(label) is int else None

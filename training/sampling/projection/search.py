@@ -11,7 +11,9 @@ import torch
 from PIL import Image, ImageOps
 
 from dnnlib.errors import UserError
-from training.conversion.picture import FORMATS
+from training.dataset.folder_reader import read_file
+from training.dataset.pictures import BadPicture, flatten, open_picture
+from training.dataset.zip_reader import BadMember
 from training.networks.shared.generator import Generator
 from training.sampling.seeds import device_of
 
@@ -114,14 +116,11 @@ def _schedule(t: float, cfg: ProjectionConfig) -> float:
 
 def load_target(path: str, G: Generator) -> torch.Tensor:
     """A picture of any size, cropped to the network's shape, resized and as [1, C, H, W] in [-1, 1]. Transparent parts
-    become white. UserError if it is no picture."""
+    become white; of an animation the first frame is taken. UserError if it is no picture."""
     try:
-        with Image.open(path, formats=FORMATS) as file:  # some of Pillow's other decoders start programs
-            picture = ImageOps.exif_transpose(file).convert("RGBA")
-    except (OSError, ValueError, Image.DecompressionBombError) as e:
+        picture = flatten(open_picture(read_file(path), first_frame=True), 3 if G.img_channels == 3 else 1, "white")
+    except (BadMember, BadPicture) as e:
         raise UserError(f"--target: cannot read the picture {path}: {e}") from e
-    white = Image.new("RGBA", picture.size, "white")
-    picture = Image.alpha_composite(white, picture).convert("RGB" if G.img_channels == 3 else "L")
     height, width = G.img_size
     picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
     pixels = np.array(picture, dtype=np.float32).reshape(height, width, -1)
