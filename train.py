@@ -84,7 +84,7 @@ def main(
     if distributed.is_first_process():
         print_config(cfg, *sizes)
         say_what_has_no_effect(cfg)
-    launch(cfg, Place(outdir, run_description(dataset.name, cfg), folder, is_new), plugins)
+    launch(cfg, Place(outdir, run_description(dataset.name, cfg), folder, is_new), plugins, dataset)
 
 
 def run_to_continue(values: dict[str, Any], preset: str | None, is_new: bool) -> str | None:

@@ -13,7 +13,7 @@ from dnnlib.errors import UserError
 from dnnlib.plugins import import_file
 from torch_utils import distributed
 from training.config import TrainingConfig
-from training.dataset import open_dataset
+from training.dataset import ImageDataset, open_dataset
 from training.run.checkpoint import find_unfinished, is_finished, load_state, start_from
 from training.run.recorder import FolderRecorder, Recorder
 from training.run.run_folder import RunFolder
@@ -32,13 +32,16 @@ class Place:
     is_new: bool = False  # start afresh even if an unfinished run could be continued
 
 
-def launch(cfg: TrainingConfig, place: Place, plugins: Sequence[str] = ()) -> None:
-    """Trains with `cfg.gpus` processes. UserError for what the user can mend."""
+def launch(cfg: TrainingConfig, place: Place, plugins: Sequence[str] = (), dataset: ImageDataset | None = None) -> None:
+    """Trains with `cfg.gpus` processes. UserError for what the user can mend.
+
+    `dataset`: that of `cfg`, if it is open already; other processes get it with its headers checked.
+    """
     asked = {"config": to_dict(cfg), "resume": place.folder, "new": place.is_new, "import": list(plugins)}
-    distributed.run(_process, (tuple(plugins), to_dict(cfg), place), cfg.gpus, asked)
+    distributed.run(_process, (tuple(plugins), to_dict(cfg), place, dataset), cfg.gpus, asked)
 
 
-def _process(plugins: Sequence[str], config: dict[str, Any], place: Place) -> None:
+def _process(plugins: Sequence[str], config: dict[str, Any], place: Place, dataset: ImageDataset | None) -> None:
     """One of the processes, which may be new: only the plug-ins make it know the networks of the config."""
     for file in plugins:
         import_file(file)
@@ -49,7 +52,11 @@ def _process(plugins: Sequence[str], config: dict[str, Any], place: Place) -> No
     try:
         with StopRequest() as stop:
             run, state = _open_run(cfg, place)
-            _train(cfg, run, state, device, stop)
+            data = cfg.data
+            dataset = dataset or distributed.agreed(
+                lambda: open_dataset(data.path, data.use_labels, data.max_size, data.mirror)
+            )
+            _train(cfg, dataset, run, state, device, stop)
     finally:
         if run is not None:
             run.close()
@@ -88,14 +95,16 @@ def _folder_to_continue(cfg: TrainingConfig, place: Place) -> Path | None:
 
 
 def _train(
-    cfg: TrainingConfig, run: RunFolder | None, state: dict[str, Any] | None, device: torch.device, stop: StopRequest
+    cfg: TrainingConfig,
+    dataset: ImageDataset,
+    run: RunFolder | None,
+    state: dict[str, Any] | None,
+    device: torch.device,
+    stop: StopRequest,
 ) -> None:
-    data = cfg.data
-    dataset = distributed.agreed(lambda: open_dataset(data.path, data.use_labels, data.max_size, data.mirror))
-    measured = open_dataset(data.path, data.use_labels, data.max_size) if data.mirror else dataset
     trainer = Trainer(cfg, dataset, device)
     recorder = FolderRecorder(run, trainer) if run is not None else Recorder()
-    session = Session(trainer, recorder, measured)
+    session = Session(trainer, recorder, dataset.unmirrored())
     where = run.path if run is not None else ""
     if state is not None:
         session.load_state(state)

@@ -17,7 +17,9 @@ FLOORS = {
     **dict.fromkeys(SCRIPTS, 7),
     "training": 6,
     "metrics": 5,
+    "training.conversion": 5,
     "training.networks": 4,
+    "training.networks.__main__": 6,  # a command, whose path is known
     "training.dataset": 4,
     "training.augment": 3,  # network files hold an augmentation pipe too
     "torch_utils": 2,
