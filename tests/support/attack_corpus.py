@@ -145,7 +145,7 @@ def _code() -> dict[str, tuple[bytes, str]]:
         ),
         "other names of our modules": (
             body(call(global_("torch_utils.files.persistence", "os.system"), text(SHELL))),
-            r"refusing to load torch_utils\.persistence\.os\.system from",
+            r"refusing to load torch_utils\.files\.persistence\.os\.system from",
         ),
         "state of a class": (
             body(global_("collections", "OrderedDict") + b"}" + text("__init__") + b"Nsb"),

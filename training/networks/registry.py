@@ -9,6 +9,8 @@ import torch
 from dnnlib.config import Tagged, from_dict, register_kind
 from dnnlib.errors import ConfigError
 
+Activation = Literal["linear", "relu", "lrelu", "tanh", "sigmoid", "elu", "selu", "softplus", "swish"]
+
 
 @dataclass
 class NetworkConfig(Tagged):
@@ -26,6 +28,8 @@ class GeneratorConfig(NetworkConfig):
     z_dim: int = 512  # latent dimension
     w_dim: int = 512  # style dimension
     mapping_layers: int = 8  # fully connected layers from z to w
+    mapping_lr_multiplier: float = 0.01  # their learning rate, relative to other layers
+    mapping_activation: Activation = "lrelu"  # after each of them
     seed_rule: Literal["numpy", "torch"] = "numpy"  # whose random numbers a seed's z comes from
 
 

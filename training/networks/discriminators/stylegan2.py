@@ -24,7 +24,7 @@ class StyleGAN2DiscriminatorConfig(DiscriminatorConfig):
     channel_base: int = 32768
     channel_max: int = 512
     conv_clamp: float | None = 256  # clamp of convolution outputs, in units of the layer's gain
-    mbstd_group_size: int = 4  # images per group of the minibatch standard deviation
+    mbstd_group_size: int | None = 4  # images per group of the minibatch standard deviation, None: the whole batch
     mbstd_channels: int = 1  # channels it adds, 0: none
     cmap_dim: int | None = None  # label mapping's width, None: the last resolution's channels
     mapping_layers: int = 8  # of the label mapping

@@ -33,9 +33,7 @@ class Generator(nn.Module):
         self.img_size = tuple(cfg.img_resolution)  # (height, width)
         self.img_resolution = max(cfg.img_resolution)  # the side of a square image, the name the field uses
         self.num_ws = num_ws
-        self.mapping: Mapping = (
-            MappingNetwork(cfg.z_dim, cfg.c_dim, cfg.w_dim, num_ws, cfg.mapping_layers) if mapping is None else mapping
-        )
+        self.mapping: Mapping = _mapping_network(cfg, num_ws) if mapping is None else mapping
 
     def forward(
         self,
@@ -70,3 +68,15 @@ class Generator(nn.Module):
         start = torch.randint(1, self.num_ws, [n, 1], device=device) if self.num_ws > 1 else self.num_ws
         start = torch.where(torch.rand([n, 1], device=device) < probability, start, self.num_ws)
         return torch.where((torch.arange(self.num_ws, device=device) < start)[:, :, None], ws, other)
+
+
+def _mapping_network(cfg: GeneratorConfig, num_ws: int) -> MappingNetwork:
+    return MappingNetwork(
+        cfg.z_dim,
+        cfg.c_dim,
+        cfg.w_dim,
+        num_ws,
+        num_layers=cfg.mapping_layers,
+        lr_multiplier=cfg.mapping_lr_multiplier,
+        activation=cfg.mapping_activation,
+    )
