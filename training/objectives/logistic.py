@@ -67,7 +67,7 @@ class GanLoss:
             images = self.G.synthesis(ws, noise_mode="random")
             y = torch.randn_like(images) / (images.shape[2] * images.shape[3]) ** 0.5
             (gradient,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)
-        lengths = gradient.square().sum(2).mean(1).sqrt()
+        lengths = (gradient.square().sum((1, 2)) / self.G.path_length_styles).sqrt()
         self.means.add("pl_length", lengths)
         penalty = (lengths - self.pl_mean).square()
         self.stats.report("Loss/pl_penalty", penalty)
