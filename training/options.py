@@ -105,7 +105,8 @@ def _resume(cfg: TrainingConfig, value: str) -> None:
     # As in the field: a trained D overfits sooner, and a trained G needs no ramp-up of its average.
     if value not in KNOWN_SOURCES and not is_url(value) and not os.path.isfile(value):
         raise UserError(f"--resume={value}: no run folder, no file, no URL, and none of {', '.join(KNOWN_SOURCES)}")
-    cfg.resume, cfg.ada.speed_kimg, cfg.ema.rampup = value, 100, None
+    source = os.path.abspath(value) if os.path.isfile(value) else value
+    cfg.resume, cfg.ada.speed_kimg, cfg.ema.rampup = source, 100, None
 
 
 def _styleformer(cfg: TrainingConfig) -> StyleformerConfig:
@@ -178,6 +179,8 @@ def resolve(
         dataset, (shape, label_dim) = None, _expected_images(chosen, data.path)
     cfg = chosen.build(max(shape[1:]), gpus)
     cfg.preset, cfg.gpus, cfg.data = preset, gpus, data
+    if dataset is not None:
+        data.path = dataset.path  # absolute: a run can be continued and measured from any folder
     _apply(cfg, given)
     for assignment in settings:
         set_field(cfg, assignment)
@@ -198,6 +201,7 @@ def resolve_run(
         set_field(cfg, assignment)
     data = cfg.data
     dataset = open_dataset(data.path, data.use_labels, data.max_size, data.mirror)
+    data.path = dataset.path
     shape, label_dim = dataset.image_shape, dataset.label_dim
     for network in (cfg.G, cfg.D):
         network.img_resolution, network.img_channels, network.c_dim = shape[1:], shape[0], label_dim

@@ -13,6 +13,7 @@ from PIL import Image
 
 from dnnlib.errors import UserError
 from training.dataset.decoding import HEADER_BYTES, ImageShape, decode, peek_any, peek_png
+from training.dataset.embedded import located
 from training.dataset.folder_reader import FolderReader
 from training.dataset.known_data import missing_data_advice
 from training.dataset.labels import LABEL_FILE, Labels, match_labels, parse_label_file
@@ -53,7 +54,7 @@ def open_dataset(
     Raises UserError if there is nothing at `path` (with the command that makes the known data sets), or it is no
     data set, or its images differ in size or channels, or its labels don't match its images.
     """
-    full_path = os.path.abspath(os.path.expanduser(os.fspath(path)))
+    full_path = os.path.abspath(os.path.expanduser(located(os.fspath(path))))
     reader = _open_reader(full_path, os.fspath(path))
     return ImageDataset(reader, use_labels, max_size, xflip, seed)
 

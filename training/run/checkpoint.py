@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ from dnnlib.config import from_dict, to_dict
 from dnnlib.errors import ConfigError, UserError
 from torch_utils.files.persistence import atomic_file
 from training.config import TrainingConfig
+from training.dataset.embedded import located
 from training.networks.files import read
+from training.networks.misfits import misfits
+from training.networks.registry import build
 
 STATE_FILE = "training-state.pt"
 OPTIONS_FILE = "training_options.json"
+FIRST_OPTIONS_FILE = "first_options.json"  # the options a run began with, where it was continued with others
 STATE_VERSION = 1
 _NVIDIA = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/transfer-learning-source-nets"
 KNOWN_SOURCES = {
@@ -54,30 +59,45 @@ def load_state(folder: Path, peek: bool = False) -> dict[str, Any]:
     return state
 
 
-def read_config(folder: Path) -> TrainingConfig:
+def read_config(folder: Path, options: str = OPTIONS_FILE) -> TrainingConfig:
     """The config of a run. UserError if the folder is none or the config is of another version."""
     try:
-        return from_dict(TrainingConfig, json.loads((folder / OPTIONS_FILE).read_text()))
+        return from_dict(TrainingConfig, json.loads((folder / options).read_text()))
     except FileNotFoundError:
-        raise UserError(f"{folder} is no run folder: it has no {OPTIONS_FILE}") from None
+        raise UserError(f"{folder} is no run folder: it has no {options}") from None
     except (json.JSONDecodeError, ConfigError) as e:
-        raise UserError(f"{folder / OPTIONS_FILE}: {e}") from e
+        raise UserError(f"{folder / options}: {e}") from e
 
 
 def write_config(folder: Path, cfg: TrainingConfig) -> None:
-    """Writes training_options.json."""
+    """Writes training_options.json; what the run began with is kept beside it if it was something else."""
+    path, first = folder / OPTIONS_FILE, folder / FIRST_OPTIONS_FILE
+    if path.is_file() and not first.exists() and not _same_training(folder, cfg):
+        with atomic_file(first) as file:
+            file.write(path.read_bytes())
     with atomic_file(folder / OPTIONS_FILE) as file:
         file.write((json.dumps(to_dict(cfg), indent=2) + "\n").encode())
 
 
 def find_unfinished(outdir: str, cfg: TrainingConfig) -> Path | None:
-    """The newest run under `outdir` that trains exactly as `cfg` does and is not at its end; None if there is none."""
+    """The newest run under `outdir` that trains exactly as `cfg` does, or did when it began, and is not at its end;
+    None if there is none."""
     root = Path(outdir)
     folders = sorted((p for p in root.iterdir() if run_number(p) is not None), reverse=True) if root.is_dir() else []
     for folder in folders:
-        if (folder / STATE_FILE).is_file() and _same_training(folder, cfg) and not is_finished(folder, cfg):
+        if not (folder / STATE_FILE).is_file():
+            continue
+        if _same_training(folder, cfg) and not is_finished(folder, cfg):
+            return folder
+        if _same_training(folder, cfg, FIRST_OPTIONS_FILE) and not is_finished(folder, read_config(folder)):
             return folder
     return None
+
+
+def settings_to_continue(folder: Path, cfg: TrainingConfig) -> TrainingConfig:
+    """`cfg`, or the run's own settings where `cfg` is what it began with and it was continued with others since."""
+    changed = not _same_training(folder, cfg) and _same_training(folder, cfg, FIRST_OPTIONS_FILE)
+    return replace(read_config(folder), gpus=cfg.gpus) if changed else cfg
 
 
 def run_number(path: Path) -> int | None:
@@ -94,17 +114,30 @@ def is_finished(folder: Path, cfg: TrainingConfig) -> bool:
         return True
 
 
-def _same_training(folder: Path, cfg: TrainingConfig) -> bool:
+def _same_training(folder: Path, cfg: TrainingConfig, options: str = OPTIONS_FILE) -> bool:
     try:
-        other = read_config(folder)
+        other = read_config(folder, options)
     except UserError:
         return False
     return _identity(other) == _identity(cfg)
 
 
 def _identity(cfg: TrainingConfig) -> dict[str, Any]:
-    """What determines the training: not how many processes share the micro-batches, but how large those are."""
-    return to_dict(cfg) | {"gpus": None, "batch_gpu": cfg.micro_batch}
+    """What determines the training: not how many processes share the micro-batches, but how large those are. Runs of
+    earlier versions have relative paths."""
+    data = to_dict(cfg.data) | {"path": os.path.abspath(located(cfg.data.path))}
+    resume = os.path.abspath(cfg.resume) if cfg.resume and os.path.isfile(cfg.resume) else cfg.resume
+    return to_dict(cfg) | {"gpus": None, "batch_gpu": cfg.micro_batch, "data": data, "resume": resume}
+
+
+def check_fits(state: dict[str, Any], cfg: TrainingConfig, folder: Path) -> None:
+    """UserError where the networks of `cfg` are others than those of the state in `folder`. Changes nothing."""
+    with torch.device("meta"):
+        modules = {"G": build(cfg.G), "D": build(cfg.D)}
+    for name, module in modules.items():
+        problems = misfits(module.state_dict(), state["modules"][name])
+        if problems:
+            raise UserError(f"{folder} can't go on with these settings, its {name} is another network: {problems}")
 
 
 def start_from(source: str, modules: dict[str, nn.Module]) -> str:

@@ -56,17 +56,22 @@ class RunFolder:
 
     @classmethod
     def reopen(cls, path: Path, cfg: TrainingConfig, state: dict[str, Any]) -> "RunFolder":
-        """Goes on in an existing folder: what was logged after `state` was saved is dropped, it will come again."""
+        """Goes on in an existing folder."""
         run = cls(path)
-        remove_leftovers(path)
-        for name, size in state["log_sizes"].items():
-            if (path / name).is_file() and (path / name).stat().st_size > size:
-                os.truncate(path / name, size)
-        for file in path.glob("metric-*.jsonl"):
-            _drop_cut_line(file)
-        write_config(path, cfg)
-        run._trackers = open_trackers(cfg, path, nimg=state["nimg"])
+        run.rewind(cfg, state)
         return run
+
+    def rewind(self, cfg: TrainingConfig, state: dict[str, Any]) -> None:
+        """Drops what was logged after `state` was saved, it will come again; from here on the run has the settings
+        `cfg`. To be called when nothing can be refused any more."""
+        remove_leftovers(self.path)
+        for name, size in state["log_sizes"].items():
+            if self.file(name).is_file() and self.file(name).stat().st_size > size:
+                os.truncate(self.file(name), size)
+        for file in self.path.glob("metric-*.jsonl"):
+            _drop_cut_line(file)
+        write_config(self.path, cfg)
+        self._trackers = open_trackers(cfg, self.path, nimg=state["nimg"])
 
     def file(self, name: str) -> Path:
         """Path of an artefact."""
