@@ -17,12 +17,13 @@ from training.sampling.commands.options import (
     PLUGINS,
     TRUNC,
     WIDE,
+    LabelOptions,
     load_generator,
     make_folder,
     options,
 )
 from training.sampling.pictures import to_pil
-from training.sampling.seeds import class_label, image_of_seed, images_of_styles, load_projected_w, parse_seeds
+from training.sampling.seeds import image_of_seed, images_of_styles, load_projected_w, parse_seeds
 
 
 @click.group(cls=Group, invoke_without_command=True, context_settings=WIDE)
@@ -43,7 +44,7 @@ def main(
     outdir: str | None,
     seeds: str | None,
     psi: float,
-    class_index: int | None,
+    labels: LabelOptions,
     noise_mode: NoiseMode,
     projected_w: str | None,
     plugins: tuple[str, ...],
@@ -68,9 +69,9 @@ def main(
     if projected_w is not None:
         save_projected(G, load_projected_w(G, projected_w), noise_mode, make_folder(outdir))
         return
-    c = class_label(G, class_index)
+    rows = labels.one(G).expand(len(wanted), -1) if labels.file is None else labels.of_seeds(G, wanted)
     folder = make_folder(outdir)
-    for seed in tqdm(wanted, unit="img", disable=None, leave=False):
+    for seed, c in zip(tqdm(wanted, unit="img", disable=None, leave=False), rows.split(1)):
         to_pil(image_of_seed(G, seed, c, psi, noise_mode)).save(folder / f"seed{seed:04d}.png")
     click.echo(f"{len(wanted)} pictures in {folder}")
 

@@ -237,7 +237,8 @@ class Trainer:
                 self.run.file(self.last_snapshot),
                 {"G": self.G, "D": self.D, "G_ema": self.G_ema, "augment_pipe": self.augment},
                 training_config=self.cfg,
-                training_set_kwargs=to_dict(self.cfg.data) | {"num_images": len(self.measured_set)},
+                training_set_kwargs=to_dict(self.cfg.data)
+                | {"num_images": len(self.measured_set), "labels": self.measured_set.label_examples()},
                 provenance={"kimg": self.nimg / 1000},
             )
         if not self.health.bad_steps:  # a run that has lost its way continues from before

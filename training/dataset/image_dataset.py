@@ -20,6 +20,7 @@ from training.dataset.labels import LABEL_FILE, Labels, match_labels, parse_labe
 from training.dataset.shards import ShardReader
 from training.dataset.zip_reader import BadMember, ZipReader
 
+_EXAMPLES, _EXAMPLE_NUMBERS = 256, 16384  # label vectors that a network file keeps, and their numbers, at most
 _MEMORY_SHARE = 0.5  # of the memory that is free now may go to decoded images
 
 
@@ -125,6 +126,18 @@ class ImageDataset:
     def labels(self, indices: Sequence[int] | np.ndarray) -> torch.Tensor:
         """-> float32 [N, label_dim], without decoding any image."""
         return torch.from_numpy(self._label_rows(np.asarray(indices, np.int64) % len(self._select)))
+
+    def label_examples(self) -> dict[str, Any] | None:
+        """What a network file says of the labels it was trained on, as plain data: {"classes": count}, or {"vectors":
+        some of them}; None without labels."""
+        if self._labels is None:
+            return None
+        if self._labels.are_classes:
+            return {"classes": self._labels.dim}
+        vectors = self._labels.values[self._select]
+        count = min(len(vectors), max(_EXAMPLE_NUMBERS // vectors.shape[1], 1), _EXAMPLES)
+        chosen = np.linspace(0, len(vectors) - 1, count).astype(np.int64)
+        return {"vectors": vectors[chosen].tolist()}
 
     def content_hash(self) -> str:
         """SHA-256 (hex) over names and CRC-32s of the chosen images in order, their labels if used, and the x-flip.

@@ -19,6 +19,7 @@ class Generator(nn.Module):
     output levels also overrides `levels`; one with another mapping than StyleGAN's gives it to `super().__init__`."""
 
     synthesis: Callable[..., torch.Tensor]
+    label_vectors: torch.Tensor | None = None  # [M, c_dim], where labels are no classes: some it was trained on
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from training.sampling.commands.options import (
     PLUGINS,
     TRUNC,
     WIDE,
+    LabelOptions,
     load_generator,
     options,
     out_option,
@@ -20,7 +21,7 @@ from training.sampling.commands.options import (
     scale_option,
 )
 from training.sampling.pictures import to_uint8
-from training.sampling.seeds import class_label, styles_of_seeds
+from training.sampling.seeds import styles_of_seeds
 
 
 @click.command(cls=Command, context_settings=WIDE)
@@ -36,7 +37,7 @@ def attention(
     at: str | None,
     layers: str,
     psi: float,
-    class_index: int | None,
+    labels: LabelOptions,
     scale: int | None,
     plugins: tuple[str, ...],
 ) -> None:
@@ -48,7 +49,7 @@ def attention(
     """
     query = None if at is None else parse_point(at)
     G = load_generator(network, plugins)
-    image, maps = attention_maps(G, styles_of_seeds(G, [seed], class_label(G, class_index), psi), query)
+    image, maps = attention_maps(G, styles_of_seeds(G, [seed], labels.one(G), psi), query)
     chosen = choose_layers(maps, [name for name in layers.split(",") if name])
     factor = scale or sheets.sheet_scale(G.img_size, 128)
     save(attention_sheet(to_uint8(image[0]).cpu(), chosen, query, factor), out)

@@ -16,6 +16,7 @@ from training.sampling.commands.options import (
     POSITIVE,
     TRUNC,
     WIDE,
+    LabelOptions,
     load_generator,
     options,
 )
@@ -34,7 +35,7 @@ def count(
     first_seed: int,
     batch: int,
     psi: float,
-    class_index: int | None,
+    labels: LabelOptions,
     noise_mode: NoiseMode,
     plugins: tuple[str, ...],
 ) -> None:
@@ -46,8 +47,10 @@ def count(
     if first_seed + count > 2**32:
         raise UserError("--first-seed + --count: seeds end at 2^32")
     G = load_generator(network, plugins)
+    found = labels.vectors(G)
+    given = None if found is None else found.tolist()
     content = files.read(network)
-    job = Job(content.sha256(content.tensor_digests()), count, first_seed, psi, noise_mode, class_index)
+    job = Job(content.sha256(content.tensor_digests()), count, first_seed, psi, noise_mode, labels.class_index, given)
     with tqdm(total=count, unit="img", disable=None, leave=False) as bar:
 
         def progress(images: int) -> None:

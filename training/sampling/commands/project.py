@@ -17,6 +17,7 @@ from training.sampling.commands.options import (
     PLUGINS,
     POSITIVE,
     WIDE,
+    LabelOptions,
     load_generator,
     make_folder,
     options,
@@ -25,7 +26,7 @@ from training.sampling.pictures import labelled_sheet, to_pil, to_uint8
 from training.sampling.projection.perceptual import PerceptualDistance
 from training.sampling.projection.search import Projection, ProjectionConfig, Space, load_target
 from training.sampling.projection.search import project as search
-from training.sampling.seeds import class_label, images_of_styles
+from training.sampling.seeds import images_of_styles
 
 
 @click.command(cls=Command, context_settings=WIDE)
@@ -52,12 +53,12 @@ def project(
     detector: str,
     detector_file: str | None,
     seed: int,
-    class_index: int | None,
+    labels: LabelOptions,
     plugins: tuple[str, ...],
 ) -> None:
     """Find the style whose picture comes closest to a given picture."""
     G = load_generator(network, plugins)
-    c = class_label(G, class_index)
+    c = labels.one(G)
     device = next(G.parameters()).device
     image = load_target(target, G)
     distance = PerceptualDistance(load_detector(detector, device, file=detector_file), image.to(device))
