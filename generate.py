@@ -1,5 +1,8 @@
 """Generates pictures with a trained network, and looks at what it has learned."""
 
+import dnnlib.startup  # noqa: F401  (first, because the other imports take seconds)
+
+# isort: split
 from pathlib import Path
 
 import click

@@ -1,5 +1,8 @@
 """Trains a generator: options -> config -> one call of the trainer."""
 
+import dnnlib.startup  # noqa: F401  (first, because the other imports take seconds)
+
+# isort: split
 import json
 import os
 from collections.abc import Callable
@@ -29,7 +32,7 @@ def config_options(command: Callable) -> Callable:
     return command
 
 
-@click.command(cls=Command, context_settings={"max_content_width": 120})
+@click.command(cls=Command, goes_on=True, context_settings={"max_content_width": 120})
 @click.option("--outdir", type=PATH, default="training-runs", show_default=True, help="Where run folders are made")
 @click.option("--cfg", "preset", type=click.Choice(list(PRESETS)), help="Preset  [default: auto]")
 @click.option("--gpus", type=click.IntRange(min=1), help="Processes  [default: one per GPU, or 1 on a CPU]")

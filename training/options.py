@@ -11,7 +11,7 @@ import click
 import torch
 
 from dnnlib.cache import is_url
-from dnnlib.cli import INTS, PATH
+from dnnlib.cli import INTS, PATH, SEED, Number
 from dnnlib.config import set_field
 from dnnlib.errors import UserError
 from metrics import DetectorMissing, parse_name, require_detectors
@@ -116,7 +116,7 @@ def _styleformer(cfg: TrainingConfig) -> StyleformerConfig:
 
 
 _POSITIVE = click.IntRange(min=1)
-_SHARE = click.FloatRange(min=0, max=1)
+_SHARE = Number(min=0, max=1)
 
 OPTIONS: list[Option] = [
     Option("--data", PATH, "Images to train on: zip or folder made by dataset_tool.py", "data.path"),
@@ -125,14 +125,14 @@ OPTIONS: list[Option] = [
     Option("--mirror", bool, "Add the mirror image of every picture", "data.mirror"),
     Option("--batch", _POSITIVE, "Images per step, over all processes", apply=_batch),
     Option("--batch-gpu", _POSITIVE, "Images per micro-batch; the rest is accumulated", "batch_gpu"),
-    Option("--gamma", click.FloatRange(min=0), "Weight of the R1 gradient penalty", "loss.r1_gamma"),
-    Option("--kimg", click.FloatRange(min=0), "Length of the training in thousands of images", "total_kimg"),
-    Option("--tick", click.FloatRange(min=0.001), "Thousands of images between status lines", "kimg_per_tick"),
+    Option("--gamma", Number(min=0), "Weight of the R1 gradient penalty", "loss.r1_gamma"),
+    Option("--kimg", Number(min=0), "Length of the training in thousands of images", "total_kimg"),
+    Option("--tick", Number(min=0.001), "Thousands of images between status lines", "kimg_per_tick"),
     Option("--snap", _POSITIVE, "Ticks between snapshots", "snap"),
     Option("--metrics", str, "Comma-separated metrics of every snapshot, or none", apply=_metrics),
     Option("--keep-snapshots", _POSITIVE, "Keep so many, and each metric's best  [default: all]", "keep_snapshots"),
     Option("--resume", PATH, "Continue this run folder, or start from this network (file, URL)", apply=_resume),
-    Option("--seed", click.IntRange(min=0), "Random seed", "seed"),
+    Option("--seed", SEED, "Random seed", "seed"),
     Option("--g_dict", INTS, "Styleformer: hidden size per resolution, e.g. 256,64,16", apply=_g_dict),
     Option("--num_layers", INTS, "Styleformer: encoder layers per resolution", apply=_num_layers),
     Option("--depth", _POSITIVE, "Styleformer: channels per attention head", apply=_depth),
@@ -276,6 +276,8 @@ def check_config(cfg: TrainingConfig) -> tuple[int, int]:
         raise UserError(
             f"a batch of {cfg.batch} is no multiple of {cfg.gpus} processes x {cfg.micro_batch} images per micro-batch"
         )
+    if not 0 <= cfg.seed < 2**32:
+        raise UserError(f"seed={cfg.seed}: seeds lie between 0 and 2^32 - 1")
     for name in cfg.metrics:
         parse_name(name)
     check_units(cfg.loss.image_norm, cfg.G.img_channels, "loss.image_norm")

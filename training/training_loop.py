@@ -26,7 +26,7 @@ from training.step.clock import Stopwatch, memory_gib
 from training.step.compilation import compile_first_order
 from training.step.feed import Feed
 from training.step.health import Health
-from training.step.interrupt import StopRequest
+from training.step.interrupt import StopMeasuring, StopRequest
 from training.step.phases import Phase, build_phases, keyed_seed, sync_gradients
 from training.step.precision import apply_precision
 
@@ -38,6 +38,7 @@ class Trainer:
         self.cfg, self.dataset, self.run, self.device = cfg, dataset, run, device
         data = cfg.data
         self.measured_set = open_dataset(data.path, data.use_labels, data.max_size) if data.mirror else dataset
+        self.stop = StopRequest()
         self.step_count = 0
         self.nimg = 0  # images seen so far; also the position in the training order
         self.tick = 0
@@ -78,7 +79,7 @@ class Trainer:
 
     def train(self, stop: StopRequest | None = None) -> str | None:
         """Runs until total_kimg, or until `stop` is requested: then saves the state and returns the signal's name."""
-        stop = stop or StopRequest()
+        self.stop = stop = stop or self.stop
         with self._progress_bar():
             self._finish_measuring()
             while True:
@@ -260,7 +261,17 @@ class Trainer:
             run.say(warning)
 
     def _measure(self, names: list[str], snapshot: str) -> None:
-        results = compute_metrics(names, self.G_ema, self.measured_set, device=self.device, mirror=self.cfg.data.mirror)
+        def heed(what: str, done: int, count: int) -> None:
+            if self.stop.agreed(self.device):
+                raise StopMeasuring
+
+        data, mirror = self.measured_set, self.cfg.data.mirror
+        try:
+            results = compute_metrics(names, self.G_ema, data, device=self.device, mirror=mirror, progress=heed)
+        except StopMeasuring:
+            if self.run is not None:
+                self.run.say(f"{', '.join(names)} of {snapshot} left unmeasured; calc_metrics.py can do it, too")
+            return
         if self.run is None:
             return
         for result in results:

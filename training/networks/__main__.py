@@ -57,7 +57,7 @@ def verify(file: str, plugins: tuple[str, ...]) -> None:
 @click.option("--to", "form", type=click.Choice(list(FORMS)), help="form to write; otherwise DEST's suffix says it")
 @click.option("--only", help="networks to keep, e.g. G_ema; ONNX and torch-export take one generator (default G_ema)")
 @click.option(
-    "--trunc", "psi", type=float, default=1.0, show_default=True, help="truncation psi of an exported program"
+    "--trunc", "psi", type=cli.NUMBER, default=1.0, show_default=True, help="truncation psi of an exported program"
 )
 @click.option("--noise-mode", type=click.Choice(NOISE_MODES[1:]), default="const", show_default=True)
 @click.option("--card/--no-card", "with_card", default=True, help="write a model card beside DEST, unless one is there")

@@ -1,5 +1,6 @@
 """Stopping on request: SIGTERM (Slurm, spot machines) and SIGINT (Ctrl-C) are noted, the trainer stops when it can."""
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -10,6 +11,10 @@ import torch
 from torch_utils import distributed
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopMeasuring(Exception):
+    """Leaves a metric unfinished, because the run has been asked to stop."""
 
 
 class StopRequest:
@@ -34,6 +39,8 @@ class StopRequest:
         self._interrupts += number == signal.SIGINT
         if self._interrupts > 1:
             raise KeyboardInterrupt
+        if distributed.is_first_process():
+            os.write(2, b"\nstopping after this; Ctrl-C again: now\n")  # a handler may not use buffered streams
 
     def agreed(self, device: torch.device) -> bool:
         """Whether any process has been asked to stop. All must call this together; all get the same answer."""

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import torch
 
+from dnnlib.cache import user_cache
+from dnnlib.errors import UserError
 from torch_utils.ops.build import toolchain
 from torch_utils.ops.build.toolchain import BuildError, Recipe
 
@@ -40,8 +42,7 @@ def cache_root() -> Path:
     configured = os.environ.get("TORCH_EXTENSIONS_DIR")
     if configured:
         return Path(configured).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(cache).expanduser() / "torch_extensions"
+    return user_cache() / "torch_extensions"
 
 
 @contextlib.contextmanager
@@ -112,7 +113,7 @@ def _load(device: str) -> Status:
         return Status(False, f"there are no kernels for {device} devices")
     try:
         torch.ops.load_library(build(toolchain.recipe(device)))
-    except (BuildError, OSError) as e:
+    except (BuildError, OSError, UserError) as e:
         return Status(False, " ".join(str(e).split()))
     return Status(True)
 

@@ -2,7 +2,7 @@
 
 import click
 
-from dnnlib.cli import Command
+from dnnlib.cli import SEED, Command
 from dnnlib.errors import UserError
 from training.sampling import sheets
 from training.sampling.attention.maps import attention_maps
@@ -26,7 +26,7 @@ from training.sampling.seeds import styles_of_seeds
 
 @click.command(cls=Command, context_settings=WIDE)
 @options(NETWORK, out_option("attention.png", "Picture to write"))
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--at", help="The query: x,y from 0,0 (top left) to 1,1  [default: the mean over all queries]")
 @click.option("--layers", default="", help="Layers (32x32.0) or sizes (32x32), comma-separated  [default: all]")
 @options(TRUNC, CLASS, scale_option(128), PLUGINS)

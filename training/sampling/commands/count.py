@@ -3,7 +3,7 @@
 import click
 from tqdm import tqdm
 
-from dnnlib.cli import PATH, Command
+from dnnlib.cli import PATH, SEED, Command
 from dnnlib.errors import UserError
 from training.networks import files
 from training.networks.shared.generator import NoiseMode
@@ -22,10 +22,10 @@ from training.sampling.commands.options import (
 )
 
 
-@click.command(cls=Command, context_settings=WIDE)
+@click.command(cls=Command, goes_on=True, context_settings=WIDE)
 @options(NETWORK, click.option("--out", type=PATH, required=True, help="Folder, or .zip to be written"))
 @click.option("--count", type=POSITIVE, required=True, help="How many images")
-@click.option("--first-seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--first-seed", type=SEED, default=0, show_default=True)
 @click.option("--batch", type=POSITIVE, default=32, show_default=True, help="Images at a time")
 @options(TRUNC, CLASS, NOISE, PLUGINS)
 def count(

@@ -1,6 +1,7 @@
 """What the commands of generate.py share: their options, loading the generator, and where results go."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -11,7 +12,7 @@ import click
 import torch
 from PIL import Image
 
-from dnnlib.cli import PATH
+from dnnlib.cli import NUMBER, PATH
 from dnnlib.errors import UserError
 from dnnlib.plugins import import_file
 from training import networks
@@ -32,7 +33,7 @@ WIDE = {"max_content_width": 120}
 NETWORK_HELP = "Network file (.pkl, .safetensors, official files) or URL"
 NETWORK = click.option("--network", type=PATH, required=True, help=NETWORK_HELP)
 PLUGINS = click.option("--import", "plugins", type=PATH, multiple=True, help="Python file that registers networks")
-TRUNC = click.option("--trunc", "psi", type=float, default=1.0, show_default=True, help="Truncation psi")
+TRUNC = click.option("--trunc", "psi", type=NUMBER, default=1.0, show_default=True, help="Truncation psi")
 NOISE = click.option("--noise-mode", type=click.Choice(NOISE_MODES), default="const", show_default=True)
 
 
@@ -143,8 +144,11 @@ def save(picture: Image.Image, out: str) -> None:
 
 
 def parse_numbers(text: str, option: str = "--trunc") -> list[float]:
-    """`0,0.5,1` -> numbers; UserError for anything else."""
+    """`0,0.5,1` -> finite numbers; UserError for anything else."""
     try:
-        return [float(part) for part in text.split(",")]
+        numbers = [float(part) for part in text.split(",")]
     except ValueError:
         raise UserError(f"{option}: {text!r} is neither a number nor a list such as 0,0.5,1") from None
+    if not all(map(math.isfinite, numbers)):
+        raise UserError(f"{option}: {text!r} is not finite")
+    return numbers

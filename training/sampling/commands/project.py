@@ -1,5 +1,6 @@
 """`generate.py project`: the style whose picture comes closest to a given one."""
 
+import math
 from pathlib import Path
 
 import click
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from dnnlib.cli import PATH, Command
+from dnnlib.cli import PATH, SEED, Command
 from metrics.detectors import load_detector
 from training.networks.shared.generator import Generator
 from training.sampling import sheets
@@ -42,7 +43,7 @@ from training.sampling.seeds import images_of_styles
 )
 @click.option("--detector", default="lite0", show_default=True, help="Network whose features are compared")
 @click.option("--detector-file", type=PATH, help="Its weights, where they are no package")
-@click.option("--seed", type=click.IntRange(min=0), default=ProjectionConfig.seed, show_default=True)
+@click.option("--seed", type=SEED, default=ProjectionConfig.seed, show_default=True)
 @options(CLASS, PLUGINS)
 def project(
     network: str,
@@ -71,10 +72,14 @@ def project(
 
         found = search(G, distance, ProjectionConfig(steps=steps, space=space, seed=seed), c, progress)
     save_projection(G, found, image, folder)
-    click.echo(
-        f"distance {found.distance:.4f}, {found.average_distance / found.distance:.1f} times less than the average "
-        f"style's {found.average_distance:.4f}; {folder}/projected_w.npz, comparison.png"
-    )
+    click.echo(f"{distance_text(found)}; {folder}/projected_w.npz, comparison.png")
+
+
+def distance_text(found: Projection) -> str:
+    """The distance that was reached, beside that of the average style."""
+    ratio = found.average_distance / found.distance if found.distance else math.inf
+    less = f", {ratio:.1f} times less than" if math.isfinite(ratio) and found.distance < found.average_distance else ";"
+    return f"distance {found.distance:.4f}{less} the average style's {found.average_distance:.4f}"
 
 
 def save_projection(G: Generator, found: Projection, target: torch.Tensor, folder: Path) -> None:
