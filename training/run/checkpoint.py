@@ -36,8 +36,14 @@ _SHOWN = 6  # names that a message lists
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Writes `state` (plain data and tensors) as the folder's training state, atomically."""
-    with atomic_file(folder / STATE_FILE) as file:
-        torch.save(state | {"version": STATE_VERSION}, file)
+    try:
+        with atomic_file(folder / STATE_FILE) as file:
+            torch.save(state | {"version": STATE_VERSION}, file)
+    except RuntimeError as e:
+        if "inline_container" not in str(e):
+            raise
+        # torch's writer noticed that a write failed before it reported why.
+        raise UserError(f"cannot write {folder / STATE_FILE}: is the disk full? Free some, then go on") from e
 
 
 def load_state(folder: Path, peek: bool = False) -> dict[str, Any]:
