@@ -11,7 +11,7 @@ import click
 from tqdm import tqdm
 
 from dnnlib import UserError
-from dnnlib.cli import PATH, SEED, Command
+from dnnlib.cli import NETWORK_FILE, PATH, SEED, Command
 from dnnlib.plugins import import_file
 from metrics import MetricResult, compute_metrics, list_metrics, parse_names, table
 from metrics.baselines import BASELINES, PCAGaussian
@@ -48,7 +48,7 @@ class Job:
 
 @click.command(cls=Command, context_settings={"max_content_width": 120})
 @click.option("--metrics", default=DEFAULT_METRICS, show_default=True, help="Comma-separated names, or `list`")
-@click.option("--network", type=PATH, help="Network file or URL to measure")
+@click.option("--network", type=NETWORK_FILE, help="Network file or URL to measure")
 @click.option("--images", type=PATH, help="Folder or zip of generated images to measure instead of a network")
 @click.option("--baseline", type=click.Choice(list(BASELINES)), help="Trivial generator to measure instead")
 @click.option("--data", type=PATH, help="Data set to compare with  [default: the one the network was trained on]")

@@ -9,7 +9,7 @@ import click
 import torch
 from tqdm import tqdm
 
-from dnnlib.cli import PATH, Group
+from dnnlib.cli import NETWORK_FILE, PATH, Group, counted
 from dnnlib.errors import UserError
 from training.networks.shared.generator import Generator, NoiseMode
 from training.sampling.commands import COMMANDS
@@ -31,7 +31,7 @@ from training.sampling.seeds import image_of_seed, images_of_styles, load_projec
 
 @click.group(cls=Group, invoke_without_command=True, context_settings=WIDE)
 @options(
-    click.option("--network", type=PATH, help=NETWORK_HELP),
+    click.option("--network", type=NETWORK_FILE, help=NETWORK_HELP),
     click.option("--outdir", type=PATH, help="Where the pictures go"),
     click.option("--seeds", help="Seeds, e.g. 0,5,100-105"),
     TRUNC,
@@ -76,7 +76,7 @@ def main(
     folder = make_folder(outdir)
     for seed, c in zip(tqdm(wanted, unit="img", disable=None, leave=False), rows.split(1)):
         to_pil(image_of_seed(G, seed, c, psi, noise_mode)).save(folder / f"seed{seed:04d}.png")
-    click.echo(f"{len(wanted)} pictures in {folder}")
+    click.echo(f"{counted(len(wanted), 'picture')} in {folder}")
 
 
 def _refuse_options_before(ctx: click.Context, command: str) -> None:
@@ -91,7 +91,7 @@ def save_projected(G: Generator, ws: torch.Tensor, noise_mode: NoiseMode, folder
     """Writes proj00.png, ... of styles ws [N, num_ws or more, w_dim]."""
     for i, w in enumerate(ws):
         to_pil(images_of_styles(G, w[None], noise_mode, [i])[0]).save(folder / f"proj{i:02d}.png")
-    click.echo(f"{len(ws)} pictures in {folder}")
+    click.echo(f"{counted(len(ws), 'picture')} in {folder}")
 
 
 for command in COMMANDS:

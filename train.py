@@ -20,8 +20,9 @@ from torch_utils import distributed
 from training.config import TrainingConfig
 from training.dataset import ImageDataset
 from training.launch import Place, launch
-from training.options import OPTIONS, check_config, drop_missing_metrics, resolve, resolve_run
+from training.options import OPTIONS, check_config, check_source, drop_missing_metrics, resolve, resolve_run
 from training.presets import PRESETS
+from training.run.checkpoint import newest_run
 from training.run.run_folder import run_description
 
 
@@ -62,7 +63,7 @@ def main(
     """
     for file in plugins:
         import_file(file)
-    folder = run_to_continue(values, preset, is_new)
+    folder = run_to_continue(values, preset, is_new, outdir)
     count = distributed.process_count(gpus)
     dataset: ImageDataset | None
     if folder is not None:
@@ -81,10 +82,15 @@ def main(
     launch(cfg, Place(outdir, run_description(dataset.name, cfg), folder, is_new), plugins)
 
 
-def run_to_continue(values: dict[str, Any], preset: str | None, is_new: bool) -> str | None:
+def run_to_continue(values: dict[str, Any], preset: str | None, is_new: bool, outdir: str) -> str | None:
     """The run folder of --resume, taken out of the options; None if --resume means a network or isn't there."""
     source = values["resume"]
-    if source is None or not os.path.isdir(source):
+    if source is None:
+        return None
+    if source == "latest":
+        source = newest_run(outdir)
+    if not os.path.isdir(source):
+        check_source(source)
         return None
     if is_new or preset is not None:
         other = "--new" if is_new else f"--cfg={preset}"

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import sys
 from typing import Any
 
@@ -10,6 +11,11 @@ import click
 from dnnlib.errors import UserError, disk_error
 
 INTERRUPTED = 130  # exit status of a command that Ctrl-C ended, as shells have it
+
+
+def counted(count: int, thing: str) -> str:
+    """`1 picture`, `2 pictures`."""
+    return f"{count} {thing}{'s' * (count != 1)}"
 
 
 def fail(message: str) -> None:
@@ -76,6 +82,19 @@ class PathType(click.ParamType):
         return os.path.expanduser(value)
 
 
+class NetworkType(PathType):
+    """A network file or URL; a run's folder stands for its newest snapshot."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        path = super().convert(value, param, ctx)
+        if not os.path.isdir(path):
+            return path
+        snapshots = [name for name in os.listdir(path) if re.fullmatch(r"network-snapshot-\d+\.pkl", name)]
+        if not snapshots:
+            self.fail(f"the folder {path} holds no network-snapshot-*.pkl", param, ctx)
+        return os.path.join(path, max(snapshots, key=lambda name: (len(name), name)))
+
+
 class Number(click.FloatRange):
     """A finite number, within bounds where there are some. (To click's own type NaN lies in every range.)"""
 
@@ -103,6 +122,7 @@ class IntList(click.ParamType):
 
 
 PATH = PathType()
+NETWORK_FILE = NetworkType()
 NUMBER = Number()
 SEED = click.IntRange(0, 2**32 - 1)  # what numpy's generators take
 INTS = IntList()

@@ -24,7 +24,7 @@ from training.networks.generators.styleformer import StyleformerConfig
 from training.networks.generators.stylegan2 import StyleGAN2Config
 from training.networks.shared.pixel_units import check_units
 from training.presets import PRESETS, Preset
-from training.run.checkpoint import KNOWN_SOURCES, read_config
+from training.run.checkpoint import KNOWN_SOURCES, STATE_FILE, read_config
 from training.step.phases import decay_factor
 from training.step.precision import DTYPES
 
@@ -101,10 +101,21 @@ def _fp32(cfg: TrainingConfig, value: bool) -> None:
         cfg.G.conv_clamp = None
 
 
+def check_source(value: str) -> None:
+    """UserError where --resume=`value`, which is no run folder, is no network to start from either."""
+    if os.path.basename(value) == STATE_FILE:
+        raise UserError(
+            f"--resume={value} is the state within a run: name its folder, --resume={os.path.dirname(value)}"
+        )
+    if value not in KNOWN_SOURCES and not is_url(value) and not os.path.isfile(value):
+        raise UserError(
+            f"--resume={value}: no run folder, no file, no URL, and none of latest, {', '.join(KNOWN_SOURCES)}"
+        )
+
+
 def _resume(cfg: TrainingConfig, value: str) -> None:
     # As in the field: a trained D overfits sooner, and a trained G needs no ramp-up of its average.
-    if value not in KNOWN_SOURCES and not is_url(value) and not os.path.isfile(value):
-        raise UserError(f"--resume={value}: no run folder, no file, no URL, and none of {', '.join(KNOWN_SOURCES)}")
+    check_source(value)
     source = os.path.abspath(value) if os.path.isfile(value) else value
     cfg.resume, cfg.ada.speed_kimg, cfg.ema.rampup = source, 100, None
 
@@ -131,7 +142,12 @@ OPTIONS: list[Option] = [
     Option("--snap", _POSITIVE, "Ticks between snapshots", "snap"),
     Option("--metrics", str, "Comma-separated metrics of every snapshot, or none", apply=_metrics),
     Option("--keep-snapshots", _POSITIVE, "Keep so many, and each metric's best  [default: all]", "keep_snapshots"),
-    Option("--resume", PATH, "Continue this run folder, or start from this network (file, URL)", apply=_resume),
+    Option(
+        "--resume",
+        PATH,
+        "Continue this run folder (latest: the newest), or start from this network (file, URL)",
+        apply=_resume,
+    ),
     Option("--seed", SEED, "Random seed", "seed"),
     Option("--g_dict", INTS, "Styleformer: hidden size per resolution, e.g. 256,64,16", apply=_g_dict),
     Option("--num_layers", INTS, "Styleformer: encoder layers per resolution", apply=_num_layers),

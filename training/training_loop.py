@@ -117,7 +117,8 @@ class Trainer:
         self._adapt_augmentation()
         self.health.after_step(self.is_step_finite, self.nimg)
         if self.bar is not None:
-            self.bar.update(self.cfg.batch / 1000)
+            # The last batch may go beyond the end, which the bar would complain of.
+            self.bar.update(min(self.cfg.batch / 1000, max(self.cfg.total_kimg - self.bar.n, 0)))
 
     def _run_phase(self, index: int, phase: Phase) -> None:
         phase.optimizer.zero_grad(set_to_none=True)

@@ -141,6 +141,19 @@ def test_what_a_network_file_keeps_of_the_labels(tmp_path):
     assert open_dataset("datasets/noto-emoji-32.zip", use_labels=True).label_examples() == {"classes": 9}
 
 
+def test_a_run_folder_means_its_newest_snapshot(tmp_path):
+    run_folder = tmp_path / "00000-x"
+    run_folder.mkdir()
+    done = run(f"--network={run_folder}", f"--outdir={tmp_path}/o", "--seeds=0")
+    assert (done.exit_code, "holds no network-snapshot-*.pkl" in done.output) == (2, True)
+    for kimg, seed in ((999, 1), (1000, 2)):
+        networks.save(run_folder / f"network-snapshot-{kimg:06d}.pkl", {"G_ema": small_generator(seed)})
+    done = run(f"--network={run_folder}", f"--outdir={tmp_path}/o", "--seeds=0")
+    assert done.output == f"1 picture in {tmp_path}/o\n"
+    want = to_pil(image_of_seed(small_generator(2), 0, torch.zeros(1, 0)))
+    assert Image.open(tmp_path / "o/seed0000.png").tobytes() == want.tobytes()
+
+
 def test_vectors_in_text(tmp_path):
     assert parse_vector("-1,2e3", "--label") == [-1, 2000]
     (tmp_path / "x").write_text("\n")

@@ -9,6 +9,7 @@ from support.tiny_runs import recipe, trainer
 
 import train
 from dnnlib.config import set_field
+from dnnlib.errors import UserError
 from training.launch import Place, launch
 from training.run.checkpoint import FIRST_OPTIONS_FILE, find_unfinished, read_config, save_state
 from training.run.run_folder import RunFolder
@@ -59,6 +60,19 @@ def test_the_first_command_finds_the_run_after_a_refusal(run, tmp_path, capsys):
         train.main([f"--resume={run}", "--gpus=1", "--cond=1"])
     cfg = recipe("ada", "total_kimg=1")
     assert find_unfinished(str(tmp_path), cfg) == run
+
+
+def test_resume_names_the_newest_run_and_what_else_it_may_mean(run, tmp_path):
+    values = {"resume": "latest"}
+    (tmp_path / "00007-without-state").mkdir()
+    assert train.run_to_continue(values, None, False, str(tmp_path)) == str(run)
+    assert values["resume"] is None
+    with pytest.raises(UserError, match="--resume=latest: .*/none holds no run"):
+        train.run_to_continue({"resume": "latest"}, None, False, str(tmp_path / "none"))
+    with pytest.raises(UserError, match=f"is the state within a run: name its folder, --resume={run}$"):
+        train.run_to_continue({"resume": f"{run}/training-state.pt"}, None, False, str(tmp_path))
+    with pytest.raises(UserError, match="--resume=nowhere: no run folder, no file, no URL"):
+        train.run_to_continue({"resume": "nowhere"}, None, False, str(tmp_path))
 
 
 def test_the_first_command_finds_a_run_that_was_changed(run, tmp_path, capsys):

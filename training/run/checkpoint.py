@@ -106,6 +106,16 @@ def settings_to_continue(folder: Path, cfg: TrainingConfig) -> TrainingConfig:
     return replace(read_config(folder), gpus=cfg.gpus) if changed else cfg
 
 
+def newest_run(outdir: str) -> str:
+    """The folder of the highest number under `outdir` that has a state to continue from. UserError if there is none."""
+    root = Path(outdir)
+    folders = [p for p in root.iterdir() if run_number(p) is not None] if root.is_dir() else []
+    folders = [p for p in folders if (p / STATE_FILE).is_file()]
+    if not folders:
+        raise UserError(f"--resume=latest: {outdir} holds no run that could be continued; --outdir names another place")
+    return str(max(folders, key=lambda p: (run_number(p), p.name)))
+
+
 def run_number(path: Path) -> int | None:
     """3 for a folder `00003-...`, None for anything else."""
     match = re.match(r"(\d+)-", path.name)

@@ -3,7 +3,7 @@
 import click
 from tqdm import tqdm
 
-from dnnlib.cli import PATH, SEED, Command
+from dnnlib.cli import PATH, SEED, Command, counted
 from dnnlib.errors import UserError
 from training.networks import files
 from training.networks.shared.generator import NoiseMode
@@ -47,8 +47,8 @@ def count(
     if first_seed + count > 2**32:
         raise UserError("--first-seed + --count: seeds end at 2^32")
     G = load_generator(network, plugins)
-    found = labels.vectors(G)
-    given = None if found is None else found.tolist()
+    vectors = labels.vectors(G)
+    given = None if vectors is None else vectors.tolist()
     content = files.read(network)
     job = Job(content.sha256(content.tensor_digests()), count, first_seed, psi, noise_mode, labels.class_index, given)
     with tqdm(total=count, unit="img", disable=None, leave=False) as bar:
@@ -58,4 +58,4 @@ def count(
 
         before = generate_many(G, job, out, batch, progress)
     found = f" ({before} were there already)" if before else ""
-    click.echo(f"{out}: {count} images{found}")
+    click.echo(f"{out}: {counted(count, 'image')}{found}")

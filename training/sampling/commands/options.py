@@ -12,7 +12,7 @@ import click
 import torch
 from PIL import Image
 
-from dnnlib.cli import NUMBER, PATH
+from dnnlib.cli import NETWORK_FILE, NUMBER, PATH
 from dnnlib.errors import UserError
 from dnnlib.plugins import import_file
 from training import networks
@@ -30,8 +30,8 @@ from training.sampling.seeds import class_label
 POSITIVE = click.IntRange(min=1)
 WIDE = {"max_content_width": 120}
 
-NETWORK_HELP = "Network file (.pkl, .safetensors, official files) or URL"
-NETWORK = click.option("--network", type=PATH, required=True, help=NETWORK_HELP)
+NETWORK_HELP = "Network file (.pkl, .safetensors, official files) or URL; a run folder means its newest snapshot"
+NETWORK = click.option("--network", type=NETWORK_FILE, required=True, help=NETWORK_HELP)
 PLUGINS = click.option("--import", "plugins", type=PATH, multiple=True, help="Python file that registers networks")
 TRUNC = click.option("--trunc", "psi", type=NUMBER, default=1.0, show_default=True, help="Truncation psi")
 NOISE = click.option("--noise-mode", type=click.Choice(NOISE_MODES), default="const", show_default=True)
