@@ -19,6 +19,7 @@ from training import networks
 from training.augment.pipe import PRESETS as AUGMENT_PRESETS
 from training.config import DataConfig, TrainingConfig
 from training.dataset import ImageDataset, open_dataset
+from training.dataset.embedded import located
 from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
 from training.networks.generators.styleformer import StyleformerConfig
 from training.networks.generators.stylegan2 import StyleGAN2Config
@@ -185,7 +186,7 @@ def resolve(
     given = {o: values[o.name] for o in OPTIONS if values.get(o.name) is not None}
     chosen = PRESETS[preset]
     data = _data_config(chosen, given, settings)
-    if needs_data or os.path.exists(os.path.expanduser(data.path)):
+    if needs_data or os.path.exists(os.path.expanduser(located(data.path))):
         dataset = open_dataset(data.path, data.use_labels, data.max_size, data.mirror)
         count = len(dataset) // (2 if data.mirror else 1)
         if data.max_size is not None and count < data.max_size:

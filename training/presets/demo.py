@@ -1,7 +1,6 @@
 """Presets for the embedded pictures, small enough for two CPU cores."""
 
 from training.config import AdaConfig, EmaConfig, LossConfig, OptimizerConfig, TrainingConfig
-from training.dataset.embedded import EMBEDDED
 from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
 from training.networks.discriminators.wavelet import WaveletDiscriminatorConfig
 from training.networks.generators.styleformer import StyleformerConfig
@@ -10,7 +9,7 @@ from training.networks.generators.stylenat import StyleNATConfig
 from training.presets.base import preset, stylegan2_config
 
 
-@preset(EMBEDDED, (32, 32))
+@preset("datasets/noto-emoji-32.zip", (32, 32))
 def demo(resolution: int, gpus: int) -> TrainingConfig:
     """A small Styleformer-L for the embedded 32x32 emoji: about 12 minutes on two CPU cores.
 
@@ -34,7 +33,7 @@ def demo(resolution: int, gpus: int) -> TrainingConfig:
     return cfg
 
 
-@preset(EMBEDDED, (32, 32))
+@preset("datasets/noto-emoji-32.zip", (32, 32))
 def demo_c(resolution: int, gpus: int) -> TrainingConfig:
     """A small Styleformer-C for the embedded 32x32 emoji, trained as `demo` is: minutes on two CPU cores."""
     cfg = demo(resolution, gpus)
@@ -43,7 +42,7 @@ def demo_c(resolution: int, gpus: int) -> TrainingConfig:
     return cfg
 
 
-@preset(EMBEDDED, (32, 32))
+@preset("datasets/noto-emoji-32.zip", (32, 32))
 def demo_nat(resolution: int, gpus: int) -> TrainingConfig:
     """A small StyleNAT with bCR for the embedded 32x32 emoji: a quarter of an hour on a CPU."""
     cfg = TrainingConfig(
