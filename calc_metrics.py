@@ -1,5 +1,8 @@
 """Measures a network, a folder of generated images, or a trivial baseline against a data set."""
 
+import dnnlib.startup  # noqa: F401  (first, because the other imports take seconds)
+
+# isort: split
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -8,7 +11,7 @@ import click
 from tqdm import tqdm
 
 from dnnlib import UserError
-from dnnlib.cli import PATH, Command, say
+from dnnlib.cli import NETWORK_FILE, PATH, SEED, Command, say
 from dnnlib.plugins import import_file
 from metrics import MetricResult, compute_metrics, list_metrics, parse_names, table
 from metrics.baselines import BASELINES, PCAGaussian
@@ -45,7 +48,7 @@ class Job:
 
 @click.command(cls=Command, context_settings={"max_content_width": 120})
 @click.option("--metrics", default=DEFAULT_METRICS, show_default=True, help="Comma-separated names, or `list`")
-@click.option("--network", type=PATH, help="Network file or URL to measure")
+@click.option("--network", type=NETWORK_FILE, help="Network file or URL to measure")
 @click.option("--images", type=PATH, help="Folder or zip of generated images to measure instead of a network")
 @click.option("--baseline", type=click.Choice(list(BASELINES)), help="Trivial generator to measure instead")
 @click.option("--data", type=PATH, help="Data set to compare with  [default: the one the network was trained on]")
@@ -55,7 +58,7 @@ class Job:
 @click.option("--detector", multiple=True, metavar="[NAME=]FILE", help="Weights file of a detector; may be repeated")
 @click.option("--resize-mode", type=click.Choice(list(RESIZE_MODES)), help="Instead of the detectors' own way")
 @click.option("--batch", type=click.IntRange(min=1), default=DEFAULT_BATCH, show_default=True, help="Images at once")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Chooses the generated images")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Chooses the generated images")
 @click.option("--bootstrap", type=click.IntRange(min=0), default=0, help="Resamplings for the spread of FID and KID")
 @click.option("--cache/--no-cache", default=True, help="Keep the data set's features for next time")
 @click.option("--outdir", type=PATH, help="Folder for metric-NAME.jsonl  [default: the network's run folder]")

@@ -1,12 +1,15 @@
 """Generates pictures with a trained network, and looks at what it has learned."""
 
+import dnnlib.startup  # noqa: F401  (first, because the other imports take seconds)
+
+# isort: split
 from pathlib import Path
 
 import click
 import torch
 from tqdm import tqdm
 
-from dnnlib.cli import PATH, Group
+from dnnlib.cli import NETWORK_FILE, PATH, Group, counted
 from dnnlib.errors import UserError
 from training.networks.shared.generator import Generator, NoiseMode
 from training.sampling.commands import COMMANDS
@@ -17,17 +20,18 @@ from training.sampling.commands.options import (
     PLUGINS,
     TRUNC,
     WIDE,
+    LabelOptions,
     load_generator,
     make_folder,
     options,
 )
 from training.sampling.pictures import to_pil, write_picture
-from training.sampling.seeds import class_label, image_of_seed, images_of_styles, load_projected_w, parse_seeds
+from training.sampling.seeds import image_of_seed, images_of_styles, load_projected_w, parse_seeds
 
 
 @click.group(cls=Group, invoke_without_command=True, context_settings=WIDE)
 @options(
-    click.option("--network", type=PATH, help=NETWORK_HELP),
+    click.option("--network", type=NETWORK_FILE, help=NETWORK_HELP),
     click.option("--outdir", type=PATH, help="Where the pictures go"),
     click.option("--seeds", help="Seeds, e.g. 0,5,100-105"),
     TRUNC,
@@ -43,7 +47,7 @@ def main(
     outdir: str | None,
     seeds: str | None,
     psi: float,
-    class_index: int | None,
+    labels: LabelOptions,
     noise_mode: NoiseMode,
     projected_w: str | None,
     plugins: tuple[str, ...],
@@ -68,11 +72,11 @@ def main(
     if projected_w is not None:
         save_projected(G, load_projected_w(G, projected_w), noise_mode, make_folder(outdir))
         return
-    c = class_label(G, class_index)
+    rows = labels.one(G).expand(len(wanted), -1) if labels.file is None else labels.of_seeds(G, wanted)
     folder = make_folder(outdir)
-    for seed in tqdm(wanted, unit="img", disable=None, leave=False):
+    for seed, c in zip(tqdm(wanted, unit="img", disable=None, leave=False), rows.split(1)):
         write_picture(to_pil(image_of_seed(G, seed, c, psi, noise_mode)), folder / f"seed{seed:04d}.png")
-    click.echo(f"{len(wanted)} pictures in {folder}")
+    click.echo(f"{counted(len(wanted), 'picture')} in {folder}")
 
 
 def _refuse_options_before(ctx: click.Context, command: str) -> None:
@@ -87,7 +91,7 @@ def save_projected(G: Generator, ws: torch.Tensor, noise_mode: NoiseMode, folder
     """Writes proj00.png, ... of styles ws [N, num_ws or more, w_dim]."""
     for i, w in enumerate(ws):
         write_picture(to_pil(images_of_styles(G, w[None], noise_mode, [i])[0]), folder / f"proj{i:02d}.png")
-    click.echo(f"{len(ws)} pictures in {folder}")
+    click.echo(f"{counted(len(ws), 'picture')} in {folder}")
 
 
 for command in COMMANDS:

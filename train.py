@@ -1,5 +1,8 @@
 """Trains a generator: options -> config -> one call of the trainer."""
 
+import dnnlib.startup  # noqa: F401  (first, because the other imports take seconds)
+
+# isort: split
 import json
 import os
 from collections.abc import Callable
@@ -17,8 +20,9 @@ from torch_utils import distributed
 from training.config import TrainingConfig
 from training.dataset import ImageDataset
 from training.launch import Place, launch
-from training.options import OPTIONS, check_config, drop_missing_metrics, resolve, resolve_run
+from training.options import OPTIONS, check_config, check_source, drop_missing_metrics, resolve, resolve_run
 from training.presets import PRESETS
+from training.run.checkpoint import newest_run
 from training.run.run_folder import run_description
 
 
@@ -36,7 +40,7 @@ def config_options(command: Callable) -> Callable:
     return command
 
 
-@click.command(cls=Command, context_settings={"max_content_width": 120})
+@click.command(cls=Command, goes_on=True, context_settings={"max_content_width": 120})
 @click.option("--outdir", type=PATH, default="training-runs", show_default=True, help="Where run folders are made")
 @click.option(
     "--cfg", "preset", type=PresetName(list(PRESETS)), help="Preset, also one of an --import file  [default: auto]"
@@ -68,7 +72,7 @@ def main(
     """
     for file in plugins:
         import_file(file)
-    folder = run_to_continue(values, preset, is_new)
+    folder = run_to_continue(values, preset, is_new, outdir)
     count = distributed.process_count(gpus)
     dataset: ImageDataset | None
     if folder is not None:
@@ -87,10 +91,15 @@ def main(
     launch(cfg, Place(outdir, run_description(dataset.name, cfg), folder, is_new), plugins, dataset)
 
 
-def run_to_continue(values: dict[str, Any], preset: str | None, is_new: bool) -> str | None:
+def run_to_continue(values: dict[str, Any], preset: str | None, is_new: bool, outdir: str) -> str | None:
     """The run folder of --resume, taken out of the options; None if --resume means a network or isn't there."""
     source = values["resume"]
-    if source is None or not os.path.isdir(source):
+    if source is None:
+        return None
+    if source == "latest":
+        source = newest_run(outdir)
+    if not os.path.isdir(source):
+        check_source(source)
         return None
     if is_new or preset is not None:
         other = "--new" if is_new else f"--cfg={preset}"

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import stat
+import tempfile
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +19,38 @@ _TIMEOUT = 30  # seconds without a byte
 
 
 def cache_root(cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The cache folder: `cache_dir`, else $STYLELOOM_CACHE, else $XDG_CACHE_HOME/styleloom, else ~/.cache/styleloom."""
+    """The cache folder: `cache_dir`, else $STYLELOOM_CACHE, else `styleloom` in the user's cache folder."""
     if cache_dir is not None:
         return Path(cache_dir).expanduser()
     if os.environ.get(CACHE_VARIABLE):
         return Path(os.environ[CACHE_VARIABLE]).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "styleloom"
+    return user_cache() / "styleloom"
+
+
+def user_cache() -> Path:
+    """$XDG_CACHE_HOME, else ~/.cache, else, where there is no home or it can't be written, a folder of this user's own
+    under the temporary ones. UserError if somebody else has put something there."""
+    configured = os.environ.get("XDG_CACHE_HOME")
+    if configured:
+        return Path(configured).expanduser()
+    home = os.path.expanduser("~")
+    if os.path.isabs(home) and _can_be_written(Path(home, ".cache")):
+        return Path(home, ".cache")
+    own = Path(tempfile.gettempdir(), f"styleloom-cache-{os.geteuid()}")
+    try:
+        own.mkdir(mode=0o700, exist_ok=True)
+        found = own.lstat()
+    except OSError as e:
+        raise UserError(f"no folder for the cache: {own}: {e.strerror}; set XDG_CACHE_HOME to a writable one") from e
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        # What lies in a cache is run, so nobody else may have had a hand in it.
+        raise UserError(f"no folder for the cache: {own} is not yours alone; set XDG_CACHE_HOME to a writable one")
+    return own
+
+
+def _can_be_written(folder: Path) -> bool:
+    there = next(p for p in (folder, *folder.parents) if p.exists())
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
 def is_url(path_or_url: str | os.PathLike[str]) -> bool:
@@ -44,7 +71,9 @@ def fetch(url: str, sha256: str | None = None, cache_dir: str | os.PathLike[str]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise WriteError(path, e) from e
+        raise UserError(
+            f"cannot keep {url} at {path}: {e.strerror or e}; set {CACHE_VARIABLE} to another folder"
+        ) from e
     with atomic_path(path) as part:
         digest = _download(url, part, destination=path)
         if sha256 is not None and digest != sha256:

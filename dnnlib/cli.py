@@ -1,12 +1,21 @@
 """The click shell that all scripts share: bad input is one line on stderr and exit status 2, never a traceback."""
 
+import math
 import os
+import re
 import sys
 from typing import Any
 
 import click
 
-from dnnlib.errors import UserError
+from dnnlib.errors import UserError, disk_error
+
+INTERRUPTED = 130  # exit status of a command that Ctrl-C ended, as shells have it
+
+
+def counted(count: int, thing: str) -> str:
+    """`1 picture`, `2 pictures`."""
+    return f"{count} {thing}{'s' * (count != 1)}"
 
 
 def printable(text: str) -> str:
@@ -28,8 +37,24 @@ def fail(message: str) -> None:
 class _OneLineErrors:
     """Mixin for click commands whose errors are one line each."""
 
+    def __init__(self, *args: Any, goes_on: bool = False, **kwargs: Any):
+        """`goes_on`: the same command, given again after an interruption, continues its work."""
+        super().__init__(*args, **kwargs)
+        self._goes_on = goes_on
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """The command itself; commands of a group know best what the same command does after an interruption."""
+        try:
+            return super().invoke(ctx)  # type: ignore[misc]
+        except KeyboardInterrupt:
+            done = "goes on where this one stopped" if self._goes_on else "starts from the beginning"
+            click.echo(f"\ninterrupted; the same command again {done}", err=True)
+            sys.exit(INTERRUPTED)
+
     def main(self, *args: Any, **kwargs: Any) -> Any:
         kwargs["standalone_mode"] = False
+        if "dnnlib.startup" in sys.modules:
+            sys.modules["dnnlib.startup"].finished()
         try:
             return super().main(*args, **kwargs)  # type: ignore[misc]
         except click.exceptions.NoArgsIsHelpError as e:
@@ -40,9 +65,14 @@ class _OneLineErrors:
         except click.exceptions.Exit as e:
             sys.exit(e.exit_code)
         except click.Abort:
-            fail("aborted")
+            sys.exit(INTERRUPTED)
         except UserError as e:
             fail(str(e))
+        except OSError as e:
+            found = disk_error(e)
+            if found is None:
+                raise
+            fail(str(found))
 
 
 class Command(_OneLineErrors, click.Command):
@@ -62,6 +92,31 @@ class PathType(click.ParamType):
         return os.path.expanduser(value)
 
 
+class NetworkType(PathType):
+    """A network file or URL; a run's folder stands for its newest snapshot."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        path = super().convert(value, param, ctx)
+        if not os.path.isdir(path):
+            return path
+        snapshots = [name for name in os.listdir(path) if re.fullmatch(r"network-snapshot-\d+\.pkl", name)]
+        if not snapshots:
+            self.fail(f"the folder {path} holds no network-snapshot-*.pkl", param, ctx)
+        return os.path.join(path, max(snapshots, key=lambda name: (len(name), name)))
+
+
+class Number(click.FloatRange):
+    """A finite number, within bounds where there are some. (To click's own type NaN lies in every range.)"""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
 class IntList(click.ParamType):
     """`256,64,16` -> [256, 64, 16]."""
 
@@ -77,4 +132,7 @@ class IntList(click.ParamType):
 
 
 PATH = PathType()
+NETWORK_FILE = NetworkType()
+NUMBER = Number()
+SEED = click.IntRange(0, 2**32 - 1)  # what numpy's generators take
 INTS = IntList()

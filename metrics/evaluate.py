@@ -17,7 +17,7 @@ from metrics.families import FAMILIES
 from metrics.feature_cache import FeatureCache, FeatureKey
 from metrics.features import Collected, Progress, Want, collect
 from metrics.metric import Metric
-from metrics.names import parse_names
+from metrics.names import fitting_name, parse_names
 from metrics.result import MetricResult
 from metrics.sources import DatasetSource, GeneratorSource, ImageSet
 from torch_utils import distributed
@@ -152,7 +152,7 @@ def _check_counts(metric: Metric, dataset: ImageSet, images: ImageSet | None) ->
     if images is not None and len(images) < metric.num_generated:
         raise UserError(
             f"{metric.name} needs {metric.num_generated} generated images, {images.name} has {len(images)}; "
-            "use a metric of fewer images, e.g. fid5k_full for 5000"
+            f"take {fitting_name(metric.name, len(images))}, which needs no more"
         )
 
 

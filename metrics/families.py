@@ -58,7 +58,8 @@ def register_family(name: str, info: FamilyInfo) -> None:
 
 
 def _fid(metric: Metric, real: Any, generated: Any, device: torch.device) -> dict[str, float]:
-    return {metric.name: frechet_distance(real, generated)}
+    sides = (side.biased() if metric.biased_cov else side for side in (real, generated))
+    return {metric.name: frechet_distance(*sides)}
 
 
 def _kid(metric: Metric, real: Any, generated: Any, device: torch.device) -> dict[str, float]:

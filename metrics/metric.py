@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 INCEPTION, VGG, DINOV2 = "inception-2015-12-05", "vgg16", "dinov2-vitl14"
+PYTORCH_FID = "inception-pytorch-fid"  # the same weights, fed as pytorch-fid and StyleNAT do
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,3 +27,4 @@ class Metric:
     space: Literal["z", "w"] = "w"
     sampling: Literal["full", "end"] = "end"
     crop: bool = False
+    biased_cov: bool = False  # Fréchet: divide covariances by N, as StyleGAN's code does; else by N - 1, as pytorch-fid

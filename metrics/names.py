@@ -6,9 +6,9 @@ from typing import Literal
 from dnnlib import UserError
 from metrics.detectors import detector_info, detector_names
 from metrics.families import FAMILIES
-from metrics.metric import DINOV2, INCEPTION, VGG, Metric
+from metrics.metric import DINOV2, INCEPTION, PYTORCH_FID, VGG, Metric
 
-_ALIASES = {"inception": INCEPTION, "dinov2": DINOV2}
+_ALIASES = {"inception": INCEPTION, "pytorchfid": PYTORCH_FID, "dinov2": DINOV2}
 
 
 def _legacy(name: str, family: str, detector: str, neighbours: int = 0) -> Metric:
@@ -21,6 +21,7 @@ def _legacy(name: str, family: str, detector: str, neighbours: int = 0) -> Metri
         real_choice="first",
         mirror=True,
         neighbours=neighbours,
+        biased_cov=family == "fid",
     )
 
 
@@ -39,7 +40,7 @@ def _ppl(name: str, space: Literal["z", "w"], sampling: Literal["full", "end"], 
 KNOWN: dict[str, Metric] = {
     m.name: m
     for m in [
-        Metric(name="fid50k_full", family="fid", detector=INCEPTION, num_generated=50_000),
+        Metric(name="fid50k_full", family="fid", detector=INCEPTION, num_generated=50_000, biased_cov=True),
         Metric(
             name="kid50k_full",
             family="kid",
@@ -69,8 +70,11 @@ KNOWN: dict[str, Metric] = {
         _ppl("ppl_wend", "w", "end", crop=True),
     ]
 }
-PATTERN_HELP = "FAMILY + thousands of images [+ _full] [+ _DETECTOR], e.g. fid5k_full, cov10k, kid2k_lite0"
-_PATTERN = re.compile(r"([a-z]+)(\d+)k(\d+)?(_full)?(?:_([a-z0-9][a-z0-9_.-]*))?")
+PATTERN_HELP = (
+    "FAMILY + thousands of images + k [+ _full] [+ _DETECTOR], e.g. fid5k_full, cov10k, kid2k_lite0; "
+    "small samples without the k: kid100_lite0"
+)
+_PATTERN = re.compile(r"([a-z]+)(?:(\d+)k(\d+)?|(\d{1,3}))(_full)?(?:_([a-z0-9][a-z0-9_.-]*))?")
 _FD_DINOV2 = re.compile(r"fd_dinov2_(\d+)k(_full)?")
 
 
@@ -88,7 +92,7 @@ def parse_name(name: str) -> Metric:
     match = _PATTERN.fullmatch(name)
     if match is None or match[1] not in FAMILIES:
         raise UserError(f"unknown metric {name!r}; known: {', '.join(KNOWN)}, and {PATTERN_HELP}")
-    word, count, neighbours, full, suffix = match.groups()
+    word, thousands, neighbours, few, full, suffix = match.groups()
     family = FAMILIES[word]
     if neighbours is not None and not family.neighbours:
         raise UserError(f"metric {name!r}: {word} takes no number of neighbours after the k")
@@ -102,7 +106,7 @@ def parse_name(name: str) -> Metric:
     needed = {"probs" if kind == "probs" else "features" for kind in (family.real_kind, family.generated_kind) if kind}
     if lacking := needed - set(detector_info(detector).outputs):
         raise UserError(f"metric {name!r}: the detector {detector} has no {', '.join(sorted(lacking))}")
-    size = _thousands(name, count)
+    size = _thousands(name, thousands) if few is None else _few(name, few)
     return Metric(
         name=name,
         family=word,
@@ -110,7 +114,21 @@ def parse_name(name: str) -> Metric:
         num_generated=size,
         num_real=None if full else size,
         neighbours=int(neighbours or family.neighbours),
+        biased_cov=word == "fid" and suffix is None,
     )
+
+
+def fitting_name(name: str, images: int) -> str:
+    """The name of the same metric for no more than so many images."""
+    metric = parse_name(name)
+    count = f"{images // 1000}k" if images >= 1000 else str(images)
+    candidate = re.sub(r"\d+k" if images >= 1000 else r"\d+k\d*", count, name, count=1)
+    try:
+        if parse_name(candidate).num_generated <= images:
+            return candidate
+    except UserError:
+        pass
+    return f"{metric.family}{count}_{metric.detector}"
 
 
 def parse_names(names: list[str]) -> list[Metric]:
@@ -122,6 +140,12 @@ def larger_is_better(name: str) -> bool:
     """Whether of two values of a metric the larger one is the better; False for a family that is not known here."""
     word = KNOWN[name].family if name in KNOWN else re.match(r"[a-z]*", name)[0]  # type: ignore[index]
     return word in FAMILIES and FAMILIES[word].larger_is_better
+
+
+def _few(name: str, digits: str) -> int:
+    if int(digits) < 10:
+        raise UserError(f"metric {name!r} asks for {int(digits)} images; below 10 nothing can be measured")
+    return int(digits)
 
 
 def _thousands(name: str, digits: str) -> int:

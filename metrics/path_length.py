@@ -80,10 +80,10 @@ def _path_ends(
 
 def _prepare(images: torch.Tensor, crop: bool) -> torch.Tensor:
     """Network output -> what LPIPS takes: float [N, 3, h, w] in [0, 255], cropped for the old names, at most 256."""
+    factor = max(images.shape[2:]) // _LARGEST  # of the whole image: a cropped one comes out smaller than 256
     if crop:
         h, w = images.shape[2:]
         images = images[:, :, h * 3 // 8 : h * 7 // 8, w * 2 // 8 : w * 6 // 8]
-    factor = max(images.shape[2:]) // _LARGEST
     if factor > 1:
         images = F.avg_pool2d(images, factor)
     return as_rgb((images + 1) * 127.5)

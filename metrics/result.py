@@ -69,6 +69,9 @@ def is_figure(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < 1e30
 
 
+SMALL_SAMPLE = 1000  # values of fewer images say little by themselves, and nothing beside those of other sizes
+
+
 def table(results: Sequence[MetricResult]) -> str:
     """Results as aligned text: value, metric, and what it was computed from."""
     head = ("metric", "value", "detector", "resize", "generated", "real", "data set")
@@ -77,6 +80,7 @@ def table(results: Sequence[MetricResult]) -> str:
         for name, value in r.results.items():
             real = f"{r.num_real:,}" if r.num_real else "-"
             data = f"{r.dataset} {r.dataset_hash[:8]}"
-            rows.append((name, f"{value:.5g}", r.detector, r.resize_mode, f"{r.num_generated:,}", real, data))
+            size = f"{r.num_generated:,}" + (" (small sample)" if r.num_generated < SMALL_SAMPLE else "")
+            rows.append((name, f"{value:.5g}", r.detector, r.resize_mode, size, real, data))
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows)

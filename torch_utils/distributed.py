@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from dnnlib.errors import UserError
+from dnnlib.errors import UserError, disk_error
 from torch_utils.rendezvous import compare, from_environment, meet, under_torchrun, world
 
 T = TypeVar("T")
@@ -232,10 +232,12 @@ def _child(fn: Callable[..., None], args: tuple[Any, ...], rank: int, count: int
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _in_group(fn, args, rank, count, address)
-    except UserError as e:
-        writer.send(_Failure(rank, time.monotonic(), str(e), is_users=True))
+    except (UserError, OSError) as e:
+        found = disk_error(e) if isinstance(e, OSError) else e
+        text = str(found) if found else f"process {rank} failed:\n{traceback.format_exc()}"
+        writer.send(_Failure(rank, time.monotonic(), text, is_users=found is not None))
         sys.stdout.flush()
-        os._exit(2)
+        os._exit(2 if found else 1)
     except BaseException:
         text = f"process {rank} failed:\n{traceback.format_exc()}"
         writer.send(_Failure(rank, time.monotonic(), text, is_users=False))

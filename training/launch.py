@@ -14,7 +14,14 @@ from dnnlib.plugins import import_file
 from torch_utils import distributed
 from training.config import TrainingConfig
 from training.dataset import ImageDataset, open_dataset
-from training.run.checkpoint import find_unfinished, is_finished, load_state, start_from
+from training.run.checkpoint import (
+    check_fits,
+    find_unfinished,
+    is_finished,
+    load_state,
+    settings_to_continue,
+    start_from,
+)
 from training.run.recorder import FolderRecorder, Recorder
 from training.run.run_folder import RunFolder
 from training.session import Session
@@ -51,7 +58,7 @@ def _process(plugins: Sequence[str], config: dict[str, Any], place: Place, datas
     run: RunFolder | None = None
     try:
         with StopRequest() as stop:
-            run, state = _open_run(cfg, place)
+            run, state, cfg = _open_run(cfg, place)
             data = cfg.data
             dataset = dataset or distributed.agreed(
                 lambda: open_dataset(data.path, data.use_labels, data.max_size, data.mirror)
@@ -62,26 +69,29 @@ def _process(plugins: Sequence[str], config: dict[str, Any], place: Place, datas
             run.close()
 
 
-def _open_run(cfg: TrainingConfig, place: Place) -> tuple[RunFolder | None, dict[str, Any] | None]:
-    """The run folder (in the first process only) and the state to go on from, or None for a fresh start."""
+def _open_run(cfg: TrainingConfig, place: Place) -> tuple[RunFolder | None, dict[str, Any] | None, TrainingConfig]:
+    """The run folder (in the first process only), the state to go on from, or None for a fresh start, and the config.
+    Nothing in an existing folder is changed yet."""
     opened: list[RunFolder] = []
 
-    def open_or_create() -> dict[str, Any] | None:
+    def open_or_create() -> tuple[dict[str, Any] | None, dict[str, Any]]:
         found = _folder_to_continue(cfg, place)
         if found is None:
             opened.append(RunFolder.create(place.outdir, place.description, cfg))
-            return None
+            return None, to_dict(cfg)
+        settings = cfg if place.folder is not None else settings_to_continue(found, cfg)
         state = load_state(found)
-        opened.append(RunFolder.reopen(found, cfg, state))
-        return state
+        check_fits(state, settings, found)
+        opened.append(RunFolder(found))
+        return state, to_dict(settings)
 
     try:
-        state = distributed.from_rank_0(open_or_create)
+        state, config = distributed.from_rank_0(open_or_create)
     except BaseException:
         for run in opened:
             run.close()
         raise
-    return (opened[0] if opened else None), state
+    return (opened[0] if opened else None), state, from_dict(TrainingConfig, config)
 
 
 def _folder_to_continue(cfg: TrainingConfig, place: Place) -> Path | None:
@@ -107,7 +117,8 @@ def _train(
     session = Session(trainer, recorder, dataset.unmirrored())
     where = run.path if run is not None else ""
     if state is not None:
-        session.load_state(state)
+        distributed.agreed(lambda: session.load_state(state))
+        recorder.rewind(cfg, state)
         recorder.say(f"continuing {where} from kimg {trainer.nimg / 1000:.1f}; --new starts afresh")
     elif cfg.resume:
         recorder.say(_transfer(trainer, cfg.resume))

@@ -12,7 +12,7 @@ import click
 import torch
 
 from dnnlib.cache import is_url
-from dnnlib.cli import INTS, PATH
+from dnnlib.cli import INTS, PATH, SEED, Number
 from dnnlib.config import check, set_field
 from dnnlib.errors import UserError
 from metrics import DetectorMissing, parse_name, require_detectors
@@ -20,13 +20,14 @@ from training import networks
 from training.augment.pipe import PRESETS as AUGMENT_PRESETS
 from training.config import DataConfig, TrainingConfig
 from training.dataset import ImageDataset, open_dataset
+from training.dataset.embedded import located
 from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
 from training.networks.generators.styleformer import StyleformerConfig
 from training.networks.generators.stylegan2 import StyleGAN2Config
 from training.networks.image_space import build_space
 from training.networks.registry import DiscriminatorConfig, NetworkConfig
 from training.presets import PRESETS, Preset
-from training.run.checkpoint import KNOWN_SOURCES, read_config
+from training.run.checkpoint import KNOWN_SOURCES, STATE_FILE, read_config
 from training.schedule import Ramp, check_ramps
 from training.step.precision import DTYPES
 
@@ -88,15 +89,27 @@ def _fp32(cfg: TrainingConfig, value: bool) -> None:
         cfg.G.conv_clamp = None
 
 
+def check_source(value: str) -> None:
+    """UserError where --resume=`value`, which is no run folder, is no network to start from either."""
+    if os.path.basename(value) == STATE_FILE:
+        raise UserError(
+            f"--resume={value} is the state within a run: name its folder, --resume={os.path.dirname(value)}"
+        )
+    if value not in KNOWN_SOURCES and not is_url(value) and not os.path.isfile(value):
+        raise UserError(
+            f"--resume={value}: no run folder, no file, no URL, and none of latest, {', '.join(KNOWN_SOURCES)}"
+        )
+
+
 def _resume(cfg: TrainingConfig, value: str) -> None:
     # As in the field: a trained D overfits sooner, and a trained G needs no ramp-up of its average.
-    if value not in KNOWN_SOURCES and not is_url(value) and not os.path.isfile(value):
-        raise UserError(f"--resume={value}: no run folder, no file, no URL, and none of {', '.join(KNOWN_SOURCES)}")
-    cfg.resume, cfg.ada.speed_kimg, cfg.ema.rampup = value, 100, None
+    check_source(value)
+    source = os.path.abspath(value) if os.path.isfile(value) else value
+    cfg.resume, cfg.ada.speed_kimg, cfg.ema.rampup = source, 100, None
 
 
 _POSITIVE = click.IntRange(min=1)
-_SHARE = click.FloatRange(min=0, max=1)
+_SHARE = Number(min=0, max=1)
 
 OPTIONS: list[Option] = [
     Option("--data", PATH, "Images to train on: zip or folder made by dataset_tool.py", "data.path"),
@@ -105,14 +118,19 @@ OPTIONS: list[Option] = [
     Option("--mirror", bool, "Add the mirror image of every picture", "data.mirror"),
     Option("--batch", _POSITIVE, "Images per step, over all processes", apply=_batch),
     Option("--batch-gpu", _POSITIVE, "Images per micro-batch; the rest is accumulated", "batch_gpu"),
-    Option("--gamma", click.FloatRange(min=0), "Weight of the gradient penalty (R1)", apply=_gamma),
-    Option("--kimg", click.FloatRange(min=0), "Length of the training in thousands of images", "total_kimg"),
-    Option("--tick", click.FloatRange(min=0.001), "Thousands of images between status lines", "kimg_per_tick"),
+    Option("--gamma", Number(min=0), "Weight of the gradient penalty (R1)", apply=_gamma),
+    Option("--kimg", Number(min=0), "Length of the training in thousands of images", "total_kimg"),
+    Option("--tick", Number(min=0.001), "Thousands of images between status lines", "kimg_per_tick"),
     Option("--snap", _POSITIVE, "Ticks between snapshots", "snap"),
     Option("--metrics", str, "Comma-separated metrics of every snapshot, or none", apply=_metrics),
     Option("--keep-snapshots", _POSITIVE, "Keep so many, and each metric's best  [default: all]", "keep_snapshots"),
-    Option("--resume", PATH, "Continue this run folder, or start from this network (file, URL)", apply=_resume),
-    Option("--seed", click.IntRange(min=0), "Random seed", "seed"),
+    Option(
+        "--resume",
+        PATH,
+        "Continue this run folder (latest: the newest), or start from this network (file, URL)",
+        apply=_resume,
+    ),
+    Option("--seed", SEED, "Random seed", "seed"),
     Option(
         "--g_dict", INTS, "Styleformer: hidden size per resolution, e.g. 256,64,16", "G.g_dict", needs=StyleformerConfig
     ),
@@ -171,7 +189,7 @@ def resolve(
         raise UserError(f"--cfg={preset}: there is no such preset; {hint} --import=FILE.py brings one of your own")
     chosen = PRESETS[preset]
     data = _data_config(chosen, given, settings)
-    if needs_data or os.path.exists(os.path.expanduser(data.path)):
+    if needs_data or os.path.exists(os.path.expanduser(located(data.path))):
         dataset = open_dataset(data.path, data.use_labels, data.max_size, data.mirror)
         count = len(dataset) // (2 if data.mirror else 1)
         if data.max_size is not None and count < data.max_size:
@@ -181,6 +199,8 @@ def resolve(
         dataset, (shape, label_dim) = None, _expected_images(chosen, data.path)
     cfg = chosen.build(max(shape[1:]), gpus)
     cfg.preset, cfg.gpus, cfg.data = preset, gpus, data
+    if dataset is not None:
+        data.path = dataset.path  # absolute: a run can be continued and measured from any folder
     _apply(cfg, given)
     for assignment in settings:
         set_field(cfg, assignment)
@@ -201,6 +221,7 @@ def resolve_run(
         set_field(cfg, assignment)
     data = cfg.data
     dataset = open_dataset(data.path, data.use_labels, data.max_size, data.mirror)
+    data.path = dataset.path
     shape, label_dim = dataset.image_shape, dataset.label_dim
     for network in (cfg.G, cfg.D):
         network.img_resolution, network.img_channels, network.c_dim = shape[1:], shape[0], label_dim
@@ -286,6 +307,8 @@ def check_config(cfg: TrainingConfig) -> tuple[int, int]:
         raise UserError(
             f"a batch of {cfg.batch} is no multiple of {cfg.gpus} processes x {cfg.micro_batch} images per micro-batch"
         )
+    if not 0 <= cfg.seed < 2**32:
+        raise UserError(f"seed={cfg.seed}: seeds lie between 0 and 2^32 - 1")
     for name in cfg.metrics:
         parse_name(name)
     cfg.loss.check(cfg.G, cfg.D)

@@ -12,7 +12,7 @@ from torch_utils import distributed
 from training.dataset import ImageDataset
 from training.run.recorder import Recorder
 from training.step.clock import Stopwatch, memory_gib
-from training.step.interrupt import StopRequest
+from training.step.interrupt import StopMeasuring, StopRequest
 from training.training_loop import Trainer
 
 _COUNTERS = ("tick", "next_tick", "last_snapshot")
@@ -24,6 +24,7 @@ class Session:
     def __init__(self, trainer: Trainer, recorder: Recorder, measured_set: ImageDataset):
         self.trainer, self.recorder, self.measured_set = trainer, recorder, measured_set
         self.cfg = trainer.cfg
+        self.stop = StopRequest()
         self.watch = Stopwatch()
         self.tick = 0
         self.next_tick = 0.0  # images at which the current tick ends
@@ -32,7 +33,7 @@ class Session:
 
     def run(self, stop: StopRequest | None = None) -> str | None:
         """Trains until total_kimg, or until `stop` is requested: then saves the state and returns the signal's name."""
-        stop, trainer = stop or StopRequest(), self.trainer
+        self.stop, trainer = stop or self.stop, self.trainer
         with self._progress_bar() as bar:
             self._finish_measuring()
             while True:
@@ -41,9 +42,9 @@ class Session:
                     self._end_tick(done)
                 if done:
                     return None
-                if stop.agreed(trainer.device):
+                if self.stop.agreed(trainer.device):
                     self.save_state()
-                    return stop.requested or "a signal to another process"
+                    return self.stop.requested or "a signal to another process"
                 self.last_snapshot = None
                 trainer.step()
                 bar.update(min(trainer.nimg / 1000, self.cfg.total_kimg) - bar.n)
@@ -100,7 +101,7 @@ class Session:
         if not trainer.health.bad_steps:
             trainer.health.last_good = self.last_snapshot
         self.recorder.save_pictures(trainer)
-        self.recorder.save_networks(trainer, self.last_snapshot, len(self.measured_set))
+        self.recorder.save_networks(trainer, self.last_snapshot, self.measured_set)
         if not trainer.health.bad_steps:  # a run that has lost its way continues from before
             self.save_state(is_maintenance=True)
         if self.cfg.metrics:
@@ -109,10 +110,17 @@ class Session:
         distributed.barrier()
 
     def _measure(self, names: list[str], snapshot: str) -> None:
-        trainer = self.trainer
-        results = compute_metrics(
-            names, trainer.G_ema, self.measured_set, device=trainer.device, mirror=self.cfg.data.mirror
-        )
+        trainer, data, mirror = self.trainer, self.measured_set, self.cfg.data.mirror
+
+        def heed(what: str, done: int, count: int) -> None:
+            if self.stop.agreed(trainer.device):
+                raise StopMeasuring
+
+        try:
+            results = compute_metrics(names, trainer.G_ema, data, device=trainer.device, mirror=mirror, progress=heed)
+        except StopMeasuring:
+            self.recorder.say(f"{', '.join(names)} of {snapshot} left unmeasured; calc_metrics.py can do it, too")
+            return
         self.recorder.save_results(results, snapshot, trainer.nimg)
 
     def _finish_measuring(self) -> None:

@@ -16,7 +16,7 @@ import generate  # noqa: E402
 import train  # noqa: E402
 import training.networks.__main__  # noqa: E402
 import training.sampling.demo  # noqa: E402
-from dnnlib.cli import INTS, PATH  # noqa: E402
+from dnnlib.cli import INTS, NETWORK_FILE, PATH  # noqa: E402
 from training.options import OPTIONS  # noqa: E402
 from training.presets import PRESETS  # noqa: E402
 
@@ -136,7 +136,7 @@ def _value_words(option: click.Option) -> Iterator[str]:
         yield "number" if isinstance(kind, click.FloatRange) else "whole number"
         yield from _bounds(kind)
     else:
-        words = {PATH: "path", INTS: "list, as `256,64,16`", click.BOOL: "`1` or `0`"}
+        words = {PATH: "path", NETWORK_FILE: "path", INTS: "list, as `256,64,16`", click.BOOL: "`1` or `0`"}
         yield words.get(kind, {"float": "number", "integer": "whole number"}.get(kind.name, "text"))
 
 

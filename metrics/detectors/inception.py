@@ -8,7 +8,8 @@ Two published forms of the weights are read: the state dict pt_inception-2015-12
 (channel counts and kernel sizes follow from its tensors), and NVIDIA's TorchScript file, which resizes by itself.
 """
 
-from collections.abc import Collection
+import dataclasses
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
@@ -21,6 +22,8 @@ from metrics.detectors.weights import ConvRelu, Weights, is_torchscript, load_to
 
 INPUT_SIZE = 299
 RESIZE_MODE = "tf1_bilinear"
+PYTORCH_FID_RESIZE_MODE = "torch_bilinear"
+Pixels = Callable[[torch.Tensor], torch.Tensor]
 _EPSILON = 1e-3  # of batch norm
 _VALID = {"Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_4a_3x3"}  # not padded, like every convolution of stride 2
 
@@ -127,8 +130,9 @@ def _mean_pool() -> nn.AvgPool2d:
 class InceptionDetector(nn.Module):
     """2048 pooled features, 1008 logits without bias, and their softmax."""
 
-    def __init__(self, weights: Weights, resize_mode: str) -> None:
+    def __init__(self, weights: Weights, resize_mode: str, pixels: Pixels) -> None:
         super().__init__()
+        self.pixels = pixels
         network = InceptionBuilder(weights).network()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.4x on a CPU
         self.classifier = weights.linear("fc", bias=False)
@@ -136,7 +140,7 @@ class InceptionDetector(nn.Module):
 
     def forward(self, images: torch.Tensor, outputs: Collection[str]) -> dict[str, torch.Tensor]:
         """Images uint8 [N, 3, H, W] -> of 'features' [N, 2048], 'logits', 'probs' [N, 1008] those asked for."""
-        x = (resize(images.float(), INPUT_SIZE, self.resize_mode) - 128) / 128
+        x = self.pixels(resize(images.float(), INPUT_SIZE, self.resize_mode))
         features = self.network(x).mean((2, 3))
         logits = self.classifier(features)
         every = {"features": features, "logits": logits, "probs": logits.softmax(1)}
@@ -162,10 +166,25 @@ class TorchScriptInception(nn.Module):
         return result
 
 
+def graph_pixels(x: torch.Tensor) -> torch.Tensor:
+    """[0, 255] -> what the original graph computes with."""
+    return (x - 128) / 128
+
+
+def pytorch_fid_pixels(x: torch.Tensor) -> torch.Tensor:
+    """[0, 255] -> [-1, 1], as pytorch-fid feeds the network, and so StyleNAT's published figures."""
+    return x / 127.5 - 1
+
+
+def build_pytorch_fid(path: Path, resize_mode: str | None) -> nn.Module:
+    """The detector as pytorch-fid runs it."""
+    return InceptionDetector(Weights(path), resize_mode or PYTORCH_FID_RESIZE_MODE, pytorch_fid_pixels)
+
+
 def build_inception(path: Path, resize_mode: str | None) -> nn.Module:
     """The detector from either published form."""
     if not is_torchscript(path):
-        return InceptionDetector(Weights(path), resize_mode or RESIZE_MODE)
+        return InceptionDetector(Weights(path), resize_mode or RESIZE_MODE, graph_pixels)
     if resize_mode not in (None, RESIZE_MODE):
         raise UserError(
             f"the TorchScript file {path.name} always resizes by {RESIZE_MODE}; for {resize_mode} give the .pth form"
@@ -173,7 +192,7 @@ def build_inception(path: Path, resize_mode: str | None) -> nn.Module:
     return TorchScriptInception(load_torchscript(path))
 
 
-register_detector(
+INCEPTION = register_detector(
     DetectorInfo(
         name="inception-2015-12-05",
         version="2015-12-05",
@@ -188,5 +207,14 @@ register_detector(
         other_file_names=("inception-2015-12-05.pt",),
         url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
         sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+    )
+)
+register_detector(
+    dataclasses.replace(
+        INCEPTION,
+        name="inception-pytorch-fid",
+        resize_mode=PYTORCH_FID_RESIZE_MODE,
+        build=build_pytorch_fid,
+        other_file_names=(),
     )
 )

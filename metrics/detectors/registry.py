@@ -125,7 +125,7 @@ def assign_files(given: Sequence[str], wanted: Sequence[str]) -> dict[str, str]:
 
 
 def _owner(path: str, wanted: Sequence[str]) -> str:
-    for info in _DETECTORS.values():
+    for info in sorted(_DETECTORS.values(), key=lambda info: info.name not in wanted):
         if Path(path).name in (info.file_name, *info.other_file_names):
             return info.name
     takers = sorted({name for name in wanted if detector_info(name).locate is None})

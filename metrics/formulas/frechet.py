@@ -15,6 +15,10 @@ class Moments:
     mean: torch.Tensor
     cov: torch.Tensor
 
+    def biased(self) -> "Moments":
+        """The same with the covariance that divides by the count, not by one less."""
+        return dataclasses.replace(self, cov=self.cov * ((self.count - 1) / self.count))
+
 
 class MomentAccumulator:
     """Collects moments over chunks of features in float64.

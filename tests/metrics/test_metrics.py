@@ -262,7 +262,10 @@ def test_large_images_are_box_reduced():
     reduced = path_length._prepare(images, crop=False)
     assert reduced.shape == (1, 3, 256, 256)
     torch.testing.assert_close(reduced[0, 0, 0, 0], (images[0, 0, :2, :2].mean() + 1) * 127.5)
-    assert path_length._prepare(images, crop=True).shape == (1, 3, 256, 256)
+    # The old names crop first, then reduce by the factor of the whole image, as the original does.
+    cropped = path_length._prepare(images, crop=True)
+    assert cropped.shape == (1, 3, 128, 128)
+    torch.testing.assert_close(cropped[0, 0, 0, 0], (images[0, 0, 192:194, 128:130].mean() + 1) * 127.5)
     assert path_length._prepare(images[:, :1], crop=False).shape == (1, 3, 256, 256)
 
 

@@ -202,7 +202,8 @@ def test_style_mixing_switches_to_a_second_latent():
     same = (ws == first).all(dim=2)
     assert same[:, 0].all()
     mixed = ~same.all(dim=1)
-    assert 0.7 < mixed.float().mean() < 1
+    # As in the original a switch falls on 1 to layers + resolutions - 1 = 7; from 6 styles on it shows nothing.
+    assert 0.45 < mixed.float().mean() < 0.82
     for row in same[mixed]:
         assert row.int().diff().abs().sum() == 1, "an image switches once"
     assert torch.equal(G.mixed_styles(z, None, probability=0), first)

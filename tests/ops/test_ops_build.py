@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from torch_utils.ops.build import library, toolchain
+from torch_utils.ops.build import inline_cpp, library, toolchain
 from torch_utils.ops.build.toolchain import BuildError, Recipe
 
 ROOT = Path(__file__).parents[2]
@@ -100,7 +100,7 @@ def test_unknown_implementation():
 
 BUILD_TINY = """
 import sys
-from torch_utils.ops import build
+from torch_utils.ops.build import library
 from torch_utils.ops.build.toolchain import Recipe
 print(library.build(Recipe("cpu", open(sys.argv[1]).read(), "tiny")).read_text().strip())
 """
@@ -134,7 +134,7 @@ def test_a_killed_build_is_repeated(tmp_path):
     recipe.write_text(TINY % (runs, 0))
     assert _start(recipe).communicate(timeout=120)[0] == "library\n"
     left = {path.name for path in (library.cache_root() / "styleloom_cpu_tiny").iterdir()}
-    assert left == {"kernels.so"}
+    assert left == {"kernels.so", "kernels.so.sha256"}
 
 
 def test_the_key_follows_flags_compiler_and_place(monkeypatch):
@@ -233,3 +233,56 @@ def test_cuda_binding_is_valid_cpp(tmp_path):
     ]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
+
+
+# -- damaged caches, unusual tools ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", [b"", b"libr", b"another of the same len"])
+def test_a_damaged_library_is_built_again(tmp_path, content):
+    """Loading one that was cut off would end the process with a bus error."""
+    recipe = Recipe("cpu", TINY % (tmp_path / "runs", 0), "damaged")
+    built = library.build(recipe)
+    assert library.build(recipe) == built
+    assert (tmp_path / "runs").read_text().count("run") == 1
+    built.write_bytes(content)
+    assert library.build(recipe).read_text() == "library\n"
+    assert (tmp_path / "runs").read_text().count("run") == 2
+    built.with_name("kernels.so.sha256").unlink()
+    assert library.build(recipe).read_text() == "library\n"
+    assert (tmp_path / "runs").read_text().count("run") == 3
+    assert library.is_whole(built)
+
+
+def test_paths_with_spaces_are_single_words(tmp_path, monkeypatch):
+    torch_file = tmp_path / "my env" / "torch" / "__init__.py"
+    monkeypatch.setattr(toolchain.torch, "__file__", str(torch_file))
+    compiler = _script(tmp_path / "my bin" / "g++", 'exec g++ "$@"\n')
+    monkeypatch.setenv("CXX", f"'{compiler}'")
+    text = toolchain.recipe("cpu").ninja_file
+    assert f"-isystem '{torch_file.parent}/include'" in text
+    assert f"-L'{torch_file.parent}/lib'" in text
+    assert f"command = '{compiler}' $flags" in text
+
+
+def test_a_compiler_of_several_words(tmp_path, monkeypatch):
+    log = tmp_path / "log"
+    cache = _script(tmp_path / "bin" / "ccache", f'echo "$1" >> {log}\nexec "$@"\n')
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("CXX", "ccache g++")
+    assert toolchain.find_compiler() == [cache, "g++"]
+    assert toolchain._host_compiler([cache, "g++"]) == shutil.which("g++")
+    built = inline_cpp.load_source("words", 'extern "C" int seven() { return 7; }')
+    assert built is not None
+    assert built.seven() == 7
+    assert set(log.read_text().split()) == {"g++"}
+    assert "ccache g++ $flags" in toolchain.recipe("cpu").ninja_file
+
+
+def test_a_broken_ninja_is_passed_over_or_named(tmp_path, monkeypatch):
+    broken = _script(tmp_path / "bin" / "ninja", "exit 3\n")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert toolchain.find_ninja() != broken, "there is another one beside the interpreter"
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(BuildError, match=r"bin/ninja does not run: exit status 3; install another one: pip install"):
+        toolchain.find_ninja()

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from torch_utils import ops
-from torch_utils.ops.bias_act import bias_act
+from torch_utils.ops.bias_act import bias_act, registered
 from torch_utils.ops.bias_act.activations import ACTIVATIONS
 from torch_utils.ops.build import library
 from torch_utils.ops.conv2d_resample import conv2d_resample
@@ -111,6 +111,37 @@ def test_bias_act_sixteen_bits(dtype):
         want = bias_act(x.double(), b.double(), act="tanh")
     assert y.dtype == dtype
     assert error(y, want) < torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("implementation", ["ref", "auto"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("clamp", [256 * 0.5**0.5, 0.1, 0.3, 1 / 3, 100.3])
+def test_bias_act_gradient_is_zero_where_the_clamp_acts(clamp, dtype, implementation):
+    """Also where the stored output was rounded to a value below the clamp (bfloat16 has 181.0 for 181.02)."""
+    x = torch.tensor([4, -4, 0.25, -0.25], dtype=dtype) * clamp
+    for act in ("linear", "relu", "lrelu"):
+        leaf = x.clone().requires_grad_()
+        with ops.use(implementation):
+            bias_act(leaf, act=act, alpha=1.0, gain=1.0, clamp=clamp).sum().backward()
+        assert leaf.grad.tolist() == [0, 0, 1, 0 if act == "relu" else 1], act
+
+
+def test_bias_act_default_gradient_kernel_at_a_rounded_clamp():
+    """What runs without compiled kernels: the output 181.0 stands for the clamp 181.02."""
+    y, clamp = torch.tensor([181.0, -181.0, 180.0], dtype=torch.bfloat16), 256 * 0.5**0.5
+    grad = registered.reference_gradient(torch.ones_like(y), None, y, None, 0, 0, 0.0, 1.0, clamp, True)
+    assert grad.tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize("implementation", ["ref", "auto"])
+@pytest.mark.parametrize("act", ACTIVATIONS)
+def test_bias_act_keeps_nan(act, implementation):
+    """And lets its gradient show, so that training's check for non-finite values sees it."""
+    for clamp in (None, 1.0):
+        x = torch.tensor([float("nan"), 0.5, -0.5, 3.0] * 9)
+        with ops.use(implementation):
+            y = bias_act(x, act=act, clamp=clamp)
+        assert y.isnan().tolist() == [True, False, False, False] * 9
 
 
 def test_bias_act_saves_no_second_copy():

@@ -1,8 +1,7 @@
-"""Makes datasets/noto-emoji-32.zip from the npm package emoji-datasource-google 16.0.0.
+"""Makes training/dataset/embedded/noto-emoji-32.zip from the npm package emoji-datasource-google 16.0.0.
 
     npm pack emoji-datasource-google@16.0.0
-    python -m training.conversion.noto_emoji --package=emoji-datasource-google-16.0.0.tgz \\
-        --dest=datasets/noto-emoji-32.zip
+    python -m training.conversion.noto_emoji --package=emoji-datasource-google-16.0.0.tgz --dest=noto-emoji-32.zip
 
 Same package, same bytes (with the same Pillow version).
 """

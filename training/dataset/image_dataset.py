@@ -12,6 +12,7 @@ import torch
 
 from dnnlib.errors import UserError
 from training.dataset.decoding import HEADER_BYTES, ImageShape, peek_png
+from training.dataset.embedded import located
 from training.dataset.folder_reader import FolderReader
 from training.dataset.known_data import missing_data_advice
 from training.dataset.labels import LABEL_FILE, Labels, match_labels, normal_name, parse_label_file
@@ -19,6 +20,7 @@ from training.dataset.pictures import BadPicture, decode, looks_like_picture, sh
 from training.dataset.shards import ShardReader
 from training.dataset.zip_reader import BadMember, ZipReader
 
+_EXAMPLES, _EXAMPLE_NUMBERS = 256, 16384  # label vectors that a network file keeps, and their numbers, at most
 _MEMORY_SHARE = 0.5  # of the memory that is free now may go to decoded images
 
 
@@ -53,7 +55,7 @@ def open_dataset(
     Raises UserError if there is nothing at `path` (with the command that makes the known data sets), or it is no
     data set, or its images differ in size or channels, or its labels don't match its images.
     """
-    full_path = os.path.abspath(os.path.expanduser(os.fspath(path)))
+    full_path = os.path.abspath(os.path.expanduser(located(os.fspath(path))))
     reader = _open_reader(full_path, os.fspath(path))
     return ImageDataset(reader, use_labels, max_size, xflip, seed)
 
@@ -128,6 +130,18 @@ class ImageDataset:
     def labels(self, indices: Sequence[int] | np.ndarray) -> torch.Tensor:
         """-> float32 [N, label_dim], without decoding any image."""
         return torch.from_numpy(self._label_rows(np.asarray(indices, np.int64) % len(self._select)))
+
+    def label_examples(self) -> dict[str, Any] | None:
+        """What a network file says of the labels it was trained on, as plain data: {"classes": count}, or {"vectors":
+        some of them}; None without labels."""
+        if self._labels is None:
+            return None
+        if self._labels.are_classes:
+            return {"classes": self._labels.dim}
+        vectors = self._labels.values[self._select]
+        count = min(len(vectors), max(_EXAMPLE_NUMBERS // vectors.shape[1], 1), _EXAMPLES)
+        chosen = np.linspace(0, len(vectors) - 1, count).astype(np.int64)
+        return {"vectors": vectors[chosen].tolist()}
 
     def content_hash(self) -> str:
         """SHA-256 (hex) over names and CRC-32s of the chosen images in order, their labels if used, and the x-flip.

@@ -23,7 +23,7 @@ def main() -> None:
 
 
 @main.command(cls=cli.Command)
-@click.argument("file", type=cli.PATH)
+@click.argument("file", type=cli.NETWORK_FILE)
 def show(file: str) -> None:
     """Print what FILE holds: configs, sizes, digest, origin. Builds no network."""
     content = files.read(file)
@@ -39,7 +39,7 @@ def show(file: str) -> None:
 
 
 @main.command(cls=cli.Command)
-@click.argument("file", type=cli.PATH)
+@click.argument("file", type=cli.NETWORK_FILE)
 @click.option("--import", "plugins", type=cli.PATH, multiple=True, help="Python file that registers your own networks")
 def verify(file: str, plugins: tuple[str, ...]) -> None:
     """Check FILE's digest, rebuild every network in it and check every tensor's name, shape and type."""
@@ -52,12 +52,12 @@ def verify(file: str, plugins: tuple[str, ...]) -> None:
 
 
 @main.command(cls=cli.Command)
-@click.argument("file", type=cli.PATH)
+@click.argument("file", type=cli.NETWORK_FILE)
 @click.argument("dest", type=cli.PATH, required=False)
 @click.option("--to", "form", type=click.Choice(list(FORMS)), help="form to write; otherwise DEST's suffix says it")
 @click.option("--only", help="networks to keep, e.g. G_ema; ONNX and torch-export take one generator (default G_ema)")
 @click.option(
-    "--trunc", "psi", type=float, default=1.0, show_default=True, help="truncation psi of an exported program"
+    "--trunc", "psi", type=cli.NUMBER, default=1.0, show_default=True, help="truncation psi of an exported program"
 )
 @click.option("--noise-mode", type=click.Choice(NOISE_MODES[1:]), default="const", show_default=True)
 @click.option("--card/--no-card", "with_card", default=True, help="write a model card beside DEST, unless one is there")
@@ -94,7 +94,7 @@ def convert(
 
 
 @main.command(cls=cli.Command)
-@click.argument("file", type=cli.PATH)
+@click.argument("file", type=cli.NETWORK_FILE)
 @click.argument("dest", type=cli.PATH, required=False)
 @click.option("--import", "plugins", type=cli.PATH, multiple=True, help="Python file that registers your own networks")
 def card(file: str, dest: str | None, plugins: tuple[str, ...]) -> None:

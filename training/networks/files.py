@@ -20,15 +20,16 @@ from dnnlib.files import map_file
 from torch_utils.files import persistence
 from torch_utils.files.forms import form_of
 from torch_utils.files.persistence import NETWORKS, NetworkFile, NetworkRecord
-from torch_utils.files.safe_pickle import DAMAGE, Budget, Constant, Constructor, DamagedFile, Reader
+from torch_utils.files.safe_pickle import DAMAGE, Budget, Constant, Constructor, DamagedFile, Reader, UnsafeFile
 from torch_utils.files.torch_files import plain_constructors, read_legacy, read_zip
 from torch_utils.meta_init import build_with, build_within
 from training.augment.pipe import AugmentConfig, AugmentPipe
 from training.networks import registry
+from training.networks.misfits import misfits
 from training.networks.official import gat, r3gan, stylegan_pickle, stylenat
+from training.networks.official.foreign import origin_of
 
 AUGMENT_KIND = "augment_pipe"
-_NAMED = 8  # how many tensors an error names
 
 
 def save(
@@ -91,7 +92,10 @@ def load(
 def read(path_or_url: str | os.PathLike[str]) -> NetworkFile:
     """The plain content of a network file of any known format; builds no network. Raises UserError."""
     source = str(path_or_url)
-    content = _read(cache.fetch(source) if cache.is_url(source) else Path(path_or_url), source)
+    try:
+        content = _read(cache.fetch(source) if cache.is_url(source) else Path(path_or_url), source)
+    except UnsafeFile as e:
+        raise UnsafeFile(f"{e}{origin_of(str(e))}") from e
     _separate(content)
     return content
 
@@ -185,25 +189,15 @@ def _fresh(record: NetworkRecord) -> nn.Module:
 
 
 def load_tensors(module: nn.Module, tensors: Mapping[str, torch.Tensor], source: str) -> None:
-    """Copies tensors into a module; names and shapes must be exactly the module's own. Raises UserError."""
+    """Copies tensors into a module; names and shapes must be exactly the module's own. Raises UserError that says which
+    fields of the config the others point to."""
     own = module.state_dict()
-    problems = [f"tensor {name} is missing" for name in own.keys() - tensors.keys()]
-    problems += [f"tensor {name} belongs nowhere" for name in tensors.keys() - own.keys()]
-    for name in own.keys() & tensors.keys():
-        if own[name].shape != tensors[name].shape:
-            problems.append(f"tensor {name} has shape {_shape(tensors[name])} instead of {_shape(own[name])}")
-        elif own[name].dtype != tensors[name].dtype:
-            problems.append(f"tensor {name} has type {tensors[name].dtype} instead of {own[name].dtype}")
+    problems = misfits(own, tensors)
     if problems:
-        more = f" and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
-        raise UserError(f"{source}: {'; '.join(sorted(problems)[:_NAMED])}{more}")
+        raise UserError(f"{source}: {problems}")
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
-
-
-def _shape(tensor: torch.Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "scalar"
 
 
 def plain(value: Any) -> Any:

@@ -6,9 +6,11 @@ from typing import Annotated, Literal
 
 import torch
 
-from dnnlib.config import Layers, Range, Side, Tagged, from_dict, register_kind
+from dnnlib.config import Factor, Layers, Range, Side, Tagged, from_dict, register_kind
 from dnnlib.errors import ConfigError
 from training.networks.image_space import ImageSpaceConfig, PixelsConfig
+
+Activation = Literal["linear", "relu", "lrelu", "tanh", "sigmoid", "elu", "selu", "softplus", "swish"]
 
 
 @dataclass
@@ -27,6 +29,8 @@ class GeneratorConfig(NetworkConfig):
     z_dim: Side = 512  # latent dimension
     w_dim: Side = 512  # style dimension
     mapping_layers: Layers = 8  # fully connected layers from z to w
+    mapping_lr_multiplier: Factor = 0.01  # their learning rate, relative to other layers
+    mapping_activation: Activation = "lrelu"  # after each of them
     seed_rule: Literal["numpy", "torch"] = "numpy"  # whose random numbers a seed's z comes from
     space: ImageSpaceConfig = field(default_factory=PixelsConfig)  # what the networks see and G makes
 

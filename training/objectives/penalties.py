@@ -42,8 +42,9 @@ def approximate_penalty(
 
 
 def path_length(G: Generator, ws: torch.Tensor) -> torch.Tensor:
-    """|J^T y| per image, [N], for styles ws [N, num_ws, w_dim] and normal y (Karras et al. 2020, equation 4)."""
+    """|J^T y| per image, [N], for styles ws [N, num_ws, w_dim] and normal y (Karras et al. 2020, equation 4): the root
+    mean square over the generator's `path_length_styles`."""
     images = G.synthesis(ws, noise_mode="random")
     y = torch.randn_like(images) / (images.shape[2] * images.shape[3]) ** 0.5
     (gradient,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)
-    return gradient.square().sum(2).mean(1).sqrt()
+    return (gradient.square().sum((1, 2)) / G.path_length_styles).sqrt()

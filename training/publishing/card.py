@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from dnnlib.cache import file_sha256, is_url
+from dnnlib.config import to_dict
 from dnnlib.files import atomic_file
 from metrics.result import read_results
 from torch_utils.files.persistence import NetworkFile, NetworkRecord
 from torch_utils.files.safe_pickle import DAMAGE
 from training.networks import files
-from training.networks.registry import GeneratorConfig, NetworkConfig, known_kinds
+from training.networks.registry import GeneratorConfig, NetworkConfig, config_from_dict, known_kinds
 
 TO_FILL_IN = "**TO FILL IN**"
 _SHOWN_TRAINING = ("preset", "seed", "gpus", "batch", "total_kimg", "resume", "precision")
@@ -78,7 +79,7 @@ def model_card(made: Path, content: NetworkFile, metrics: list[dict[str, Any]]) 
         "Training data": _said(lambda: _data(content, main)),
         "Training": _said(lambda: _training(content)),
         "Measured": _said(lambda: _measured(metrics)),
-        "Sampling": _said(lambda: _sampling(made, main)),
+        "Sampling": _said(lambda: _sampling(made, main, (content.training_set_kwargs or {}).get("labels") or {})),
         "Limits": f"{TO_FILL_IN}: what it does badly, what its data lack or distort, whom its pictures could harm.",
     }
     title = f"# Model card: {made.stem}\n\n"
@@ -184,10 +185,11 @@ def _measured(metrics: Iterable[dict[str, Any]]) -> str:
     return "\n".join([head, *rows]) + f"\n\n{TO_FILL_IN}: how such figures should be read for the intended use."
 
 
-def _sampling(made: Path, main: NetworkRecord | None) -> str:
+def _sampling(made: Path, main: NetworkRecord | None, labels: Mapping[str, Any]) -> str:
     if main is None or main.kind not in known_kinds(GeneratorConfig):
         return TO_FILL_IN
-    config = main.config
+    # Records of official files hold what those files say; the other fields have their defaults.
+    config = to_dict(config_from_dict(main.config | {"kind": main.kind}))
     height, width = config["img_resolution"]
     if made.suffix in _RUN:
         return _RUN[made.suffix].format(
@@ -200,7 +202,8 @@ def _sampling(made: Path, main: NetworkRecord | None) -> str:
             seed="  # seed 0" if config["seed_rule"] == "numpy" else "",
         )
     is_plugin = not NetworkConfig.kinds[main.kind].__module__.startswith("training.networks.")
-    extra = (" --class=0" if config["c_dim"] else "") + (" --import=FILE.py" if is_plugin else "")
+    label = f" --label={','.join(f'{x:.4g}' for x in labels['vectors'][0])}" if "vectors" in labels else " --class=0"
+    extra = (label if config["c_dim"] else "") + (" --import=FILE.py" if is_plugin else "")
     commands = [
         f"python generate.py --network={made.name} --outdir=out --seeds=0-7{extra}",
         f"python generate.py grid --network={made.name} --seeds=0-31 --out=grid.png{extra}",

@@ -1,6 +1,7 @@
 """A generator as a program for other runtimes: ONNX, and PyTorch's own exported program."""
 
 import contextlib
+import io
 import logging
 import os
 import warnings
@@ -59,8 +60,10 @@ def write_program(path: str | os.PathLike[str], G: Generator, truncation_psi: fl
     program = exported_program(G, truncation_psi, noise_mode)
     z, c = example_inputs(G, n=3)
     error = _difference(G, truncation_psi, noise_mode, z, c, program.module()(z, c))
+    data = io.BytesIO()  # torch's own writer ends the whole process where a disk is full
+    torch.export.save(program, data)
     with atomic_file(path) as file:
-        torch.export.save(program, file)
+        file.write(data.getbuffer())
     return error
 
 

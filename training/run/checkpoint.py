@@ -1,8 +1,10 @@
 """The state of a run on disk (training-state.pt), finding a run to continue, and networks to start from."""
 
 import json
+import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,15 @@ from metrics import larger_is_better
 from metrics.result import read_results
 from torch_utils.files.torch_files import read_zip
 from training.config import TrainingConfig
+from training.dataset.embedded import located
 from training.networks.files import read
+from training.networks.misfits import misfits
+from training.networks.registry import build
 from training.run.state_checks import check_like
 
 STATE_FILE = "training-state.pt"
 OPTIONS_FILE = "training_options.json"
+FIRST_OPTIONS_FILE = "first_options.json"  # the options a run began with, where it was continued with others
 STATE_VERSION = 1
 _NVIDIA = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/transfer-learning-source-nets"
 KNOWN_SOURCES = {
@@ -35,8 +41,14 @@ _SHOWN = 6  # names that a message lists
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Writes `state` (plain data and tensors) as the folder's training state, atomically."""
-    with atomic_file(folder / STATE_FILE) as file:
-        torch.save(state | {"version": STATE_VERSION}, file)
+    try:
+        with atomic_file(folder / STATE_FILE) as file:
+            torch.save(state | {"version": STATE_VERSION}, file)
+    except RuntimeError as e:
+        if "inline_container" not in str(e):
+            raise
+        # torch's writer noticed that a write failed before it reported why.
+        raise UserError(f"cannot write {folder / STATE_FILE}: is the disk full? Free some, then go on") from e
 
 
 def load_state(folder: Path, peek: bool = False) -> dict[str, Any]:
@@ -64,14 +76,14 @@ def _state_of_now(state: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in state.items() if k != "pl_mean"} | {"objective": {"pl_mean": state["pl_mean"]}}
 
 
-def read_config(folder: Path) -> TrainingConfig:
+def read_config(folder: Path, options: str = OPTIONS_FILE) -> TrainingConfig:
     """The config of a run. UserError if the folder is none or the config is of another version."""
     try:
-        return from_dict(TrainingConfig, config_of_now(read_json(folder / OPTIONS_FILE)))
+        return from_dict(TrainingConfig, config_of_now(read_json(folder / options)))
     except FileNotFoundError:
-        raise UserError(f"{folder} is no run folder: it has no {OPTIONS_FILE}") from None
+        raise UserError(f"{folder} is no run folder: it has no {options}") from None
     except ConfigError as e:
-        raise ConfigError(f"{folder / OPTIONS_FILE}: {e}") from e
+        raise ConfigError(f"{folder / options}: {e}") from e
 
 
 def config_of_now(data: Any) -> Any:
@@ -89,12 +101,16 @@ def config_of_now(data: Any) -> Any:
 
 
 def write_config(folder: Path, cfg: TrainingConfig) -> None:
-    """Writes training_options.json."""
-    write_file(folder / OPTIONS_FILE, (json.dumps(to_dict(cfg), indent=2) + "\n").encode())
+    """Writes training_options.json; what the run began with is kept beside it if it was something else."""
+    path, first = folder / OPTIONS_FILE, folder / FIRST_OPTIONS_FILE
+    if path.is_file() and not first.exists() and not _same_training(folder, cfg):
+        write_file(first, path.read_bytes())
+    write_file(path, (json.dumps(to_dict(cfg), indent=2) + "\n").encode())
 
 
 def find_unfinished(outdir: str, cfg: TrainingConfig, say: Callable[[str], None] = lambda line: None) -> Path | None:
-    """The newest run under `outdir` that trains exactly as `cfg` does and is not at its end; None if there is none.
+    """The newest run under `outdir` that trains exactly as `cfg` does, or did when it began, and is not at its end;
+    None if there is none.
 
     A damaged folder is passed over; `say` gets a line about it.
     """
@@ -102,11 +118,31 @@ def find_unfinished(outdir: str, cfg: TrainingConfig, say: Callable[[str], None]
     folders = sorted((p for p in root.iterdir() if run_number(p) is not None), reverse=True) if root.is_dir() else []
     for folder in folders:
         try:
-            if (folder / STATE_FILE).is_file() and _same_training(folder, cfg) and not is_finished(folder, cfg):
+            if not (folder / STATE_FILE).is_file():
+                continue
+            if _same_training(folder, cfg) and not is_finished(folder, cfg):
+                return folder
+            if _same_training(folder, cfg, FIRST_OPTIONS_FILE) and not is_finished(folder, read_config(folder)):
                 return folder
         except UserError as e:
             say(f"passing over {folder}: {e}")
     return None
+
+
+def settings_to_continue(folder: Path, cfg: TrainingConfig) -> TrainingConfig:
+    """`cfg`, or the run's own settings where `cfg` is what it began with and it was continued with others since."""
+    changed = not _same_training(folder, cfg) and _same_training(folder, cfg, FIRST_OPTIONS_FILE)
+    return replace(read_config(folder), gpus=cfg.gpus) if changed else cfg
+
+
+def newest_run(outdir: str) -> str:
+    """The folder of the highest number under `outdir` that has a state to continue from. UserError if there is none."""
+    root = Path(outdir)
+    folders = [p for p in root.iterdir() if run_number(p) is not None] if root.is_dir() else []
+    folders = [p for p in folders if (p / STATE_FILE).is_file()]
+    if not folders:
+        raise UserError(f"--resume=latest: {outdir} holds no run that could be continued; --outdir names another place")
+    return str(max(folders, key=lambda p: (run_number(p), p.name)))
 
 
 def run_number(path: Path) -> int | None:
@@ -139,17 +175,35 @@ def measured(folder: Path, metric: str, snapshot: str) -> dict[str, float] | Non
     return next((line["results"] for line in lines if line.get("snapshot_pkl") == snapshot), None)
 
 
-def _same_training(folder: Path, cfg: TrainingConfig) -> bool:
-    """False also for runs of other versions or with plug-ins that are not here. Raises UserError for damaged ones."""
+def _same_training(folder: Path, cfg: TrainingConfig, options: str = OPTIONS_FILE) -> bool:
+    """False also for runs of other versions or with plug-ins that are not here, and where there is no such file.
+
+    Raises UserError for damaged ones.
+    """
+    if not (folder / options).is_file():
+        return False
     try:
-        return _identity(read_config(folder)) == _identity(cfg)
+        return _identity(read_config(folder, options)) == _identity(cfg)
     except ConfigError:
         return False
 
 
 def _identity(cfg: TrainingConfig) -> dict[str, Any]:
-    """What determines the training: not how many processes share the micro-batches, but how large those are."""
-    return to_dict(cfg) | {"gpus": None, "batch_gpu": cfg.micro_batch}
+    """What determines the training: not how many processes share the micro-batches, but how large those are. Runs of
+    earlier versions have relative paths."""
+    data = to_dict(cfg.data) | {"path": os.path.abspath(located(cfg.data.path))}
+    resume = os.path.abspath(cfg.resume) if cfg.resume and os.path.isfile(cfg.resume) else cfg.resume
+    return to_dict(cfg) | {"gpus": None, "batch_gpu": cfg.micro_batch, "data": data, "resume": resume}
+
+
+def check_fits(state: dict[str, Any], cfg: TrainingConfig, folder: Path) -> None:
+    """UserError where the networks of `cfg` are others than those of the state in `folder`. Changes nothing."""
+    with torch.device("meta"):
+        modules = {"G": build(cfg.G), "D": build(cfg.D)}
+    for name, module in modules.items():
+        problems = misfits(module.state_dict(), state["modules"][name])
+        if problems:
+            raise UserError(f"{folder} can't go on with these settings, its {name} is another network: {problems}")
 
 
 def start_from(source: str, modules: dict[str, nn.Module]) -> str:

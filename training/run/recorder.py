@@ -7,6 +7,8 @@ from dnnlib.config import to_dict
 from metrics import MetricResult
 from torch_utils.training_stats import Stats
 from training import networks
+from training.config import TrainingConfig
+from training.dataset import ImageDataset
 from training.run.checkpoint import measured, save_state, thin_snapshots, unmeasured
 from training.run.report.page import write_report
 from training.run.run_folder import RunFolder
@@ -28,8 +30,11 @@ class Recorder:
     def save_pictures(self, trainer: Trainer) -> None:
         """The sample grid."""
 
-    def save_networks(self, trainer: Trainer, name: str, num_images: int) -> None:
-        """The network file `name` of a data set of so many images."""
+    def save_networks(self, trainer: Trainer, name: str, data: ImageDataset) -> None:
+        """The network file `name` of networks trained on `data`."""
+
+    def rewind(self, cfg: TrainingConfig, state: dict[str, Any]) -> None:
+        """Makes the folder what it was when `state` was saved."""
 
     def save_state(self, state: dict[str, Any]) -> None:
         """The state that the run goes on from."""
@@ -71,15 +76,18 @@ class FolderRecorder(Recorder):
         if warning:
             self._run.say(warning)
 
-    def save_networks(self, trainer: Trainer, name: str, num_images: int) -> None:
+    def save_networks(self, trainer: Trainer, name: str, data: ImageDataset) -> None:
         cfg = trainer.cfg
         networks.save(
             self._run.file(name),
             trainer.modules(),
             training_config=cfg,
-            training_set_kwargs=to_dict(cfg.data) | {"num_images": num_images},
+            training_set_kwargs=to_dict(cfg.data) | {"num_images": len(data), "labels": data.label_examples()},
             provenance={"kimg": trainer.nimg / 1000},
         )
+
+    def rewind(self, cfg: TrainingConfig, state: dict[str, Any]) -> None:
+        self._run.rewind(cfg, state)
 
     def save_state(self, state: dict[str, Any]) -> None:
         save_state(self._run.path, state | {"log_sizes": self._run.log_sizes()})

@@ -58,18 +58,18 @@ class RunFolder:
 
     @classmethod
     def reopen(cls, path: Path, cfg: TrainingConfig, state: dict[str, Any]) -> "RunFolder":
-        """Goes on in an existing folder: what was logged after `state` was saved is dropped, it will come again."""
+        """Goes on in an existing folder."""
         run = cls(path)
         try:
-            run._drop_what_comes_again(state)
-            write_config(path, cfg)
-            run._trackers = open_trackers(cfg, path, nimg=state["nimg"])
+            run.rewind(cfg, state)
         except BaseException:
             run.close()
             raise
         return run
 
-    def _drop_what_comes_again(self, state: dict[str, Any]) -> None:
+    def rewind(self, cfg: TrainingConfig, state: dict[str, Any]) -> None:
+        """Drops what was logged after `state` was saved, it will come again; from here on the run has the settings
+        `cfg`. To be called when nothing can be refused any more."""
         check_like(state.get("log_sizes"), {LOG_FILE: 0, STATS_FILE: 0}, "the training state's log_sizes")
         remove_leftovers(self.path)
         for name in (LOG_FILE, STATS_FILE):
@@ -77,6 +77,8 @@ class RunFolder:
                 cut(self.file(name), state["log_sizes"][name])
         for file in self.path.glob("metric-*.jsonl"):
             _drop_cut_line(file)
+        write_config(self.path, cfg)
+        self._trackers = open_trackers(cfg, self.path, nimg=state["nimg"])
 
     def file(self, name: str) -> Path:
         """Path of an artefact."""

@@ -23,6 +23,7 @@ from training.dataset.zip_writer import ZipWriter
 from training.networks.shared.generator import Generator, NoiseMode
 from training.networks.shared.layers import largest_divisor
 from training.sampling import png_writer
+from training.sampling.labels import drawn_labels
 from training.sampling.png_writer import HEADER
 from training.sampling.seeds import class_label, device_of, images_of_styles, styles_of_seeds
 
@@ -41,12 +42,22 @@ class Job:
     psi: float = 1.0
     noise_mode: NoiseMode = "const"
     class_index: int | None = None  # None for a conditional network: the classes in turn
+    vectors: list[list[float]] | None = None  # labels to take in turn, where they are no classes
 
-    def label(self, G: Generator, i: int) -> int | None:
-        """Class of image i; None if the network is unconditional."""
+    def label(self, G: Generator, i: int) -> int | list[float] | None:
+        """Class or vector of image i; None if the network is unconditional."""
         if not G.c_dim:
             return None
+        if self.vectors is not None:
+            return self.vectors[i % len(self.vectors)]
+        if G.label_vectors is not None:
+            return drawn_labels(G, [self.first_seed + i])[0].tolist()
         return i % G.c_dim if self.class_index is None else self.class_index
+
+    def label_row(self, G: Generator, i: int) -> torch.Tensor:
+        """The label of image i as the network takes it, [1, c_dim]."""
+        label = self.label(G, i)
+        return torch.tensor([label]) if isinstance(label, list) else class_label(G, label)
 
 
 def generate_many(
@@ -200,7 +211,7 @@ def _send(pipe: IO[bytes], indices: list[int], images: torch.Tensor) -> int:
 def _images(G: Generator, job: Job, indices: list[int]) -> tuple[list[int], torch.Tensor]:
     """The images of one pass: their indices, and uint8 [N, C, H, W]."""
     seeds = [job.first_seed + i for i in indices]
-    c = torch.cat([class_label(G, job.label(G, i)) for i in indices])
+    c = torch.cat([job.label_row(G, i) for i in indices])
     ws = styles_of_seeds(G, seeds, c, job.psi)
     return indices, images_of_styles(G, ws, job.noise_mode, seeds, len(seeds))
 

@@ -17,12 +17,12 @@ from dnnlib.config import from_dict
 from dnnlib.errors import UserError
 from metrics import MetricResult, compute_metrics
 from metrics.baselines import BASELINES, PCAGaussian
-from training import networks
 from training.config import DataConfig
 from training.dataset import ImageDataset, open_dataset
 from training.networks.shared.generator import Generator
+from training.sampling.commands.options import LabelOptions, load_generator
 from training.sampling.pictures import enlarged, labelled_sheet, to_pil, write_picture
-from training.sampling.seeds import class_label, image_of_seed
+from training.sampling.seeds import image_of_seed
 
 DETECTORS = ("lite0", "mobilenetv2")  # both come with the set-up
 BASELINE = "pca64"
@@ -39,7 +39,7 @@ def main(run_dir: str, images: int) -> None:
     snapshots = sorted(run.glob("network-snapshot-*.pkl"))
     if not snapshots:
         raise UserError(f"{run_dir} holds no network-snapshot-*.pkl; give --run the folder of a finished run")
-    G = networks.load(snapshots[-1], names=["G_ema"])["G_ema"]
+    G = load_generator(str(snapshots[-1]), ())
     dataset = _data_of(run)
     write_picture(timeline(run, dataset.image_shape), run / "timeline.png")
     write_picture(neighbours(G, dataset), run / "neighbours.png")
@@ -77,10 +77,12 @@ def neighbours(G: Generator, dataset: ImageDataset, rows: int = 3) -> Image.Imag
     """Samples of seeds 0, 1, ..., and under each the training picture at the smallest distance in pixels."""
     reals, _ = dataset.load(range(len(dataset)))
     flat = reals.flatten(1).float()
-    c = class_label(G, 0 if G.c_dim else None)
+    labels = LabelOptions(0 if G.c_dim and G.label_vectors is None else None)
     cells: list[list[Image.Image]] = []
     for row in range(rows):
-        samples = torch.stack([image_of_seed(G, row * COLUMNS + i, c) for i in range(COLUMNS)])
+        seeds = range(row * COLUMNS, (row + 1) * COLUMNS)
+        rows_of_c = labels.of_seeds(G, seeds).split(1)
+        samples = torch.stack([image_of_seed(G, seed, c) for seed, c in zip(seeds, rows_of_c)])
         nearest = torch.cdist(samples.flatten(1).float(), flat).argmin(1)
         for images in (samples, reals[nearest]):
             cells.append([enlarged(to_pil(image), SCALE) for image in images])

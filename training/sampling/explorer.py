@@ -17,6 +17,7 @@ from dnnlib.errors import UserError
 from training.networks.shared.generator import NOISE_MODES, Generator, NoiseMode
 from training.sampling.attention.maps import Point, attention_maps, layer_maps
 from training.sampling.attention.picture import overlay
+from training.sampling.labels import drawn_labels
 from training.sampling.pictures import enlarged, to_pil
 from training.sampling.seeds import class_label, images_of_styles, styles_of_seeds
 from training.sampling.sheets import mixed, sheet_scale
@@ -89,7 +90,7 @@ class Explorer:
             "name": name,
             "kind": G.cfg.kind,
             "size": list(G.img_size),
-            "classes": G.c_dim,
+            "classes": G.c_dim if G.label_vectors is None else 0,  # vectors come with the seed
             "groups": {g: [i[0], i[-1]] if i else [] for g, i in self._groups.items()},
             "layers": self._layers(),
         }
@@ -116,7 +117,10 @@ class Explorer:
 
     def _styles(self, view: View) -> torch.Tensor:
         G = self._G
-        c = class_label(G, view.class_index if G.c_dim else None)
+        if G.label_vectors is not None:
+            c = drawn_labels(G, [view.seed])
+        else:
+            c = class_label(G, view.class_index if G.c_dim else None)
         ws = styles_of_seeds(G, [view.seed], c, view.psi)
         if view.other_seed is None:
             return ws

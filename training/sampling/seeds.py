@@ -55,6 +55,10 @@ def class_label(G: Generator, index: int | None) -> torch.Tensor:
         if index is not None:
             raise UserError("--class: this network is unconditional; leave --class out")
         return torch.zeros([1, 0])
+    if G.label_vectors is not None:
+        wrong = f"--class={index}: this network knows no classes." if index is not None else "which label?"
+        example = ",".join(f"{x:.4g}" for x in G.label_vectors[0].tolist())
+        raise UserError(f"{wrong} Its labels are vectors of {G.c_dim}: --label={example}, for example, or --label-file")
     if index is None:
         raise UserError(f"this network is conditional: say which class, --class=0 to --class={G.c_dim - 1}")
     if not 0 <= index < G.c_dim:

@@ -40,7 +40,7 @@ def _progress(rows: Sequence[T]) -> Iterable[T]:
 def seed_sheet(
     G: Generator,
     seeds: Sequence[int],
-    c: torch.Tensor,  # [1, c_dim]
+    c: torch.Tensor,  # [N, c_dim]
     psi: float,
     noise_mode: NoiseMode,
     columns: int,
@@ -48,7 +48,8 @@ def seed_sheet(
 ) -> Image.Image:
     """One picture per seed, `columns` a row, without labels."""
     parts = [seeds[i : i + columns] for i in range(0, len(seeds), columns)]
-    return labelled_sheet([_row(G, part, c, psi, noise_mode, scale) for part in _progress(parts)])
+    rows = zip(_progress(parts), c.split(columns))
+    return labelled_sheet([_row(G, part, labels, psi, noise_mode, scale) for part, labels in rows])
 
 
 def truncation_sheet(

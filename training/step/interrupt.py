@@ -13,6 +13,10 @@ import torch
 from torch_utils import distributed
 
 
+class StopMeasuring(Exception):
+    """Leaves a metric unfinished, because the run has been asked to stop."""
+
+
 class StopRequest:
     """While active (a context manager), signals only set `requested`. A second Ctrl-C stops at once."""
 
@@ -37,6 +41,8 @@ class StopRequest:
         self._interrupts += number == signal.SIGINT
         if self._interrupts > 1:
             raise KeyboardInterrupt
+        if distributed.is_first_process():
+            os.write(2, b"\nstopping after this; Ctrl-C again: now\n")  # a handler may not use buffered streams
 
     def agreed(self, device: torch.device) -> bool:
         """Whether any process has been asked to stop. All must call this together; all get the same answer."""

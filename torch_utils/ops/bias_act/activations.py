@@ -33,7 +33,12 @@ class Activation:
 
 ACTIVATIONS = {
     "linear": Activation(0, lambda u, alpha: u, lambda u, alpha: torch.ones_like(u)),
-    "relu": Activation(1, lambda u, alpha: F.relu(u), lambda u, alpha: _step(u), default_gain=2**0.5),
+    "relu": Activation(
+        1,
+        lambda u, alpha: F.relu(u),
+        lambda u, alpha: (~(u <= 0)).to(u.dtype),  # as torch, whose relu lets NaN and its gradient pass
+        default_gain=2**0.5,
+    ),
     "lrelu": Activation(
         2,
         F.leaky_relu,

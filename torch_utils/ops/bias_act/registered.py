@@ -32,8 +32,7 @@ def _bias_act(
     return y.clone() if y is x else y
 
 
-@torch.library.impl("styleloom::bias_act_grad", "default")
-def _bias_act_grad(
+def reference_gradient(
     g: Tensor,
     g2: Tensor | None,
     x: Tensor,
@@ -45,11 +44,19 @@ def _bias_act_grad(
     clamp: float | None,
     from_output: bool,
 ) -> Tensor:
+    """The op `bias_act_grad` in PyTorch."""
     activation = ACTIVATIONS[_NAMES[act]]
     u = reference.add_bias(x, b, dim)
     y = x if from_output else gain * activation.apply(u, alpha)
     result = g * (gain * (activation.slope(u, alpha) if g2 is None else g2 * activation.curvature(u)))
-    return result if clamp is None else result.masked_fill(y.abs() >= clamp, 0)
+    if clamp is None:
+        return result
+    # A clamped output was stored in its type, which may have rounded the clamp down.
+    bound = min(clamp, torch.tensor(clamp, dtype=x.dtype).item()) if from_output else clamp
+    return result.masked_fill(y.abs() >= bound, 0)
+
+
+torch.library.impl("styleloom::bias_act_grad", "default", reference_gradient)
 
 
 @torch.library.register_fake("styleloom::bias_act")

@@ -32,11 +32,11 @@ def load_source(name: str, code: str) -> ctypes.CDLL | None:
 def _library(name: str, code: str) -> Path:
     """Built in a folder of this process and moved to its place when finished: a killed build leaves no built."""
     compiler = toolchain.find_compiler()
-    command = [compiler, *toolchain.KERNEL_FLAGS.split(), "-shared"]
+    command = [*compiler, *toolchain.KERNEL_FLAGS.split(), "-shared"]
     parts = [os.uname().machine, toolchain.tool_version(compiler), *command, code]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     built = library.cache_root() / f"styleloom_{name}_{key}" / f"{name}.so"
-    if built.exists():
+    if library.is_whole(built):
         return built
     built.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="work-", dir=built.parent) as work:
@@ -45,5 +45,5 @@ def _library(name: str, code: str) -> Path:
         run = subprocess.run([*command, str(source), "-o", str(result)], capture_output=True, text=True, check=False)
         if run.returncode != 0:
             raise BuildError(f"the compiler failed: {library.first_error(run.stderr)}")
-        os.replace(result, built)
+        library.install(result, built)
     return built

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from dnnlib.cache import file_sha256, user_cache
+from dnnlib.errors import UserError
 from dnnlib.files import WriteError
 from dnnlib.locks import Lock
 from torch_utils.ops.build import toolchain
@@ -39,8 +41,7 @@ def cache_root() -> Path:
     configured = os.environ.get("TORCH_EXTENSIONS_DIR")
     if configured:
         return Path(configured).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(cache).expanduser() / "torch_extensions"
+    return user_cache() / "torch_extensions"
 
 
 def first_error(output: str) -> str:
@@ -59,8 +60,37 @@ def _run_ninja(recipe: Recipe, work: Path) -> None:
         raise BuildError(f"the compiler failed: {first_error(result.stdout + result.stderr)}")
 
 
+def install(result: Path, library: Path) -> None:
+    """Moves a finished library to its place, with its size and SHA-256 beside it; all of it is on the disk first."""
+    record = result.with_name(f"{library.name}.sha256")
+    record.write_text(_fingerprint(result))
+    for file in (result, record):
+        handle = os.open(file, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
+    os.replace(record, _record(library))
+    os.replace(result, library)
+
+
+def is_whole(library: Path) -> bool:
+    """Whether a library is there as `install` left it. (Running one that a crash or a full disk cut off ends the
+    process with a bus error.)"""
+    try:
+        return _record(library).read_text() == _fingerprint(library)
+    except OSError:
+        return False
+
+
+def _record(library: Path) -> Path:
+    return library.with_name(f"{library.name}.sha256")
+
+
+def _fingerprint(file: Path) -> str:
+    return f"{file.stat().st_size} {file_sha256(file)}\n"
+
+
 def build(recipe: Recipe) -> Path:
-    """Path of the library of a recipe, built unless it is cached.
+    """Path of the library of a recipe, built unless a whole one is cached.
 
     Everything happens in a directory of this process; only a finished library is moved to its place, in one step.
     So a build that is killed leaves nothing that the next would take for a result.
@@ -70,13 +100,13 @@ def build(recipe: Recipe) -> Path:
     """
     folder = cache_root() / f"styleloom_{recipe.device}_{recipe.key}"
     library = folder / _LIBRARY
-    if library.exists():
+    if is_whole(library):
         return library
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Without locks two processes may both build, each in its own directory: wasteful but harmless.
         with Lock(folder / "lock", taken=None):
-            if library.exists():  # another process built it while this one waited
+            if is_whole(library):  # another process built it while this one waited
                 return library
             for abandoned in folder.glob("work-*"):
                 shutil.rmtree(abandoned, ignore_errors=True)
@@ -84,7 +114,7 @@ def build(recipe: Recipe) -> Path:
             log.info("compiling the %s kernels into %s (once)", recipe.device, folder)
             with tempfile.TemporaryDirectory(prefix="work-", dir=folder, ignore_cleanup_errors=True) as work:
                 _run_ninja(recipe, Path(work))
-                os.replace(Path(work) / _LIBRARY, library)
+                install(Path(work) / _LIBRARY, library)
             log.info("compiled in %.1f s", time.monotonic() - started)
     except (OSError, WriteError) as e:
         raise BuildError(f"can't write the build cache: {e}; set TORCH_EXTENSIONS_DIR to a writable place") from e
@@ -98,7 +128,7 @@ def _load(device: str) -> Status:
         return Status(False, f"there are no kernels for {device} devices")
     try:
         torch.ops.load_library(build(toolchain.recipe(device)))
-    except (BuildError, OSError) as e:
+    except (BuildError, OSError, UserError) as e:
         return Status(False, " ".join(str(e).split()))
     return Status(True)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -40,21 +41,27 @@ class Recipe:
 
 
 def find_ninja() -> str:
-    """Path of ninja: on PATH, beside the interpreter, or in the PyPI package."""
+    """Path of a ninja that runs: on PATH, or beside the interpreter, where the PyPI package puts it."""
     beside = str(Path(sys.executable).parent)
-    found = shutil.which("ninja") or shutil.which("ninja", path=beside)
-    if found is None:
+    found = [path for path in (shutil.which("ninja"), shutil.which("ninja", path=beside)) if path is not None]
+    if not found:
         raise BuildError("ninja is missing: pip install ninja")
-    return found
+    for path in found:
+        try:
+            tool_version([path])
+            return path
+        except BuildError as e:
+            broken = e
+    raise BuildError(f"{broken}; install another one: pip install ninja")
 
 
-def find_compiler() -> str:
-    """Path of the C++ compiler: $CXX, else c++ or g++."""
+def find_compiler() -> list[str]:
+    """The command of the C++ compiler: $CXX, which may hold more words than one ("ccache g++"), else c++ or g++."""
     wanted = os.environ.get("CXX")
-    for name in [wanted] if wanted else ["c++", "g++"]:
-        found = shutil.which(name)
+    for words in [shlex.split(wanted)] if wanted else [["c++"], ["g++"]]:
+        found = shutil.which(words[0]) if words else None
         if found is not None:
-            return found
+            return [found, *words[1:]]
     what = f"the C++ compiler {wanted!r} ($CXX) is missing" if wanted else "there is no C++ compiler"
     raise BuildError(f"{what}: install g++ 10 or newer (Debian: apt-get install g++)")
 
@@ -78,11 +85,16 @@ def cuda_home() -> Path:
     raise BuildError("cuda_runtime.h is missing: install the CUDA toolkit or set CUDA_HOME")
 
 
-def tool_version(tool: str) -> str:
-    """What `TOOL --version` says. BuildError if it doesn't run."""
-    result = subprocess.run([tool, "--version"], capture_output=True, text=True, check=False)
+def tool_version(command: list[str]) -> str:
+    """What `COMMAND --version` says. BuildError if it doesn't run."""
+    try:
+        result = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
+    except OSError as e:
+        raise BuildError(f"{' '.join(command)} does not run: {e.strerror or e}") from e
     if result.returncode != 0:
-        raise BuildError(f"{tool} does not run: {(result.stderr or result.stdout).strip().splitlines()[-1:]}")
+        said = (result.stderr or result.stdout).strip().splitlines()
+        why = said[-1] if said else f"exit status {result.returncode}"
+        raise BuildError(f"{' '.join(command)} does not run: {why}")
     return result.stdout
 
 
@@ -95,7 +107,7 @@ def binding_flags() -> str:
     """Flags of the sources that include torch."""
     include = Path(torch.__file__).parent / "include"
     abi = int(torch._C._GLIBCXX_USE_CXX11_ABI)
-    return f"{BINDING_FLAGS} -isystem {include} -D_GLIBCXX_USE_CXX11_ABI={abi}"
+    return f"{BINDING_FLAGS} -isystem {_word(include)} -D_GLIBCXX_USE_CXX11_ABI={abi}"
 
 
 def cuda_arch_flags() -> str:
@@ -121,7 +133,7 @@ def _cpu_edges() -> list[tuple[str, str, str, str]]:
 
 def _cuda_edges() -> list[tuple[str, str, str, str]]:
     toolkit = cuda_home() / "include"
-    edges = [("cxx", "cuda/binding.cpp", "binding.o", f"{binding_flags()} -isystem {toolkit}")]
+    edges = [("cxx", "cuda/binding.cpp", "binding.o", f"{binding_flags()} -isystem {_word(toolkit)}")]
     for kernel in _CUDA_KERNELS:
         flags = f"-std=c++17 -O3 -Xcompiler -fPIC {cuda_arch_flags()}"
         edges.append(("nvcc", f"cuda/{kernel}.cu", f"{kernel}.o", flags))
@@ -135,7 +147,19 @@ def _source_hash() -> str:
     return digest.hexdigest()
 
 
+def _word(text: str | Path) -> str:
+    """As one word of a command in a ninja file, which the shell will read."""
+    return shlex.quote(str(text)).replace("$", "$$")
+
+
+def _host_compiler(command: list[str]) -> str:
+    """What nvcc is to call: it takes one program, without a cache in front."""
+    name = next(word for word in command if Path(word).name not in ("ccache", "sccache", "distcc"))
+    return shutil.which(name) or name
+
+
 def _escape(path: str | Path) -> str:
+    """As a path in a `build` line of a ninja file."""
     return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
 
 
@@ -146,19 +170,22 @@ def recipe(device: str) -> Recipe:
         BuildError: a tool is missing.
     """
     find_ninja()
-    compiler = find_compiler()
+    command = find_compiler()
+    compiler = " ".join(map(_word, command))
     edges = _cpu_edges() if device == "cpu" else _cuda_edges()
     extra = os.environ.get("STYLELOOM_OPS_CFLAGS", "")
     lib = Path(torch.__file__).parent / "lib"
     libraries = "-lc10 -ltorch_cpu -ltorch"
-    versions = tool_version(compiler)
+    versions = tool_version(command)
     lines = ["ninja_required_version = 1.3", f"rule cxx\n  command = {compiler} $flags {extra} -c $in -o $out"]
     if device == "cuda":
         nvcc = find_nvcc()
-        versions += tool_version(nvcc)
-        libraries += f" -lc10_cuda -ltorch_cuda -L{cuda_home()}/lib64 -lcudart"
-        lines.append(f"rule nvcc\n  command = {nvcc} -ccbin {compiler} $flags -c $in -o $out")
-    lines.append(f"rule link\n  command = {compiler} -shared -fopenmp {extra} $in -o $out -L{lib} {libraries}")
+        versions += tool_version([nvcc])
+        libraries += f" -lc10_cuda -ltorch_cuda -L{_word(cuda_home() / 'lib64')} -lcudart"
+        lines.append(
+            f"rule nvcc\n  command = {_word(nvcc)} -ccbin {_word(_host_compiler(command))} $flags -c $in -o $out"
+        )
+    lines.append(f"rule link\n  command = {compiler} -shared -fopenmp {extra} $in -o $out -L{_word(lib)} {libraries}")
     for rule, source, target, flags in edges:
         lines.append(f"build {target}: {rule} {_escape(CSRC / source)}\n  flags = {flags}")
     lines.append(f"build kernels.so: link {' '.join(target for _, _, target, _ in edges)}")

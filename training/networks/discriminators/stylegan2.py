@@ -25,7 +25,7 @@ class StyleGAN2DiscriminatorConfig(DiscriminatorConfig):
     channel_base: Count = 32768
     channel_max: Side = 512
     conv_clamp: float | None = 256  # clamp of convolution outputs, in units of the layer's gain
-    mbstd_group_size: Count = 4  # images per group of the minibatch standard deviation
+    mbstd_group_size: Count | None = 4  # images per group of the minibatch standard deviation, None: the whole batch
     mbstd_channels: Annotated[int, Range(0, 2**16)] = 1  # channels it adds, 0: none
     cmap_dim: Side | None = None  # label mapping's width, None: the last resolution's channels
     mapping_layers: Layers = 8  # of the label mapping

@@ -215,6 +215,9 @@ class StyleformerGenerator(Generator):
         synthesis = SynthesisNetwork(cfg)
         super().__init__(cfg, synthesis.num_ws)
         self.synthesis = synthesis
+        # The original makes a style per layer and one per resolution, and reads none of those after layers + 1. Its
+        # path length is a mean over all of them, and its style mixing may switch behind what is read.
+        self.path_length_styles = sum(cfg.num_layers) + len(cfg.num_layers)
 
 
 def _uniform(rows: int, columns: int) -> nn.Parameter:

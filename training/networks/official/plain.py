@@ -1,6 +1,6 @@
 """What official files hold, as plain data: modules that were pickled whole, and settings as JSON has them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 import torch
@@ -30,6 +30,12 @@ class OfficialModule(Stateful):
         if name not in self.modules:
             raise DamagedFile(f"the official {self.class_name} has no module {name!r}")
         return self.modules[name]
+
+    def walk(self) -> Iterator[Self]:
+        """This module and all inside it."""
+        yield self
+        for module in self.modules.values():
+            yield from module.walk()
 
     def tensors(self, prefix: str = "") -> dict[str, torch.Tensor]:
         """All parameters and buffers, by dotted name. ValueError if such a name becomes very long."""

@@ -15,6 +15,7 @@ from torch_utils.files.persistence import NetworkFile, NetworkRecord
 from torch_utils.files.safe_pickle import DAMAGE, Constant, Constructor, DamagedFile
 from training.augment.pipe import AugmentConfig
 from training.networks.official.plain import OfficialModule, json_data
+from training.networks.official.recorded import check_arguments, check_filters
 
 LINFORMER_P_MAX = 0.7  # the original uses the augmentation's p up to here together with Linformer
 
@@ -71,14 +72,32 @@ def _record(module: Any, source: str) -> NetworkRecord:
     if reader is None:
         name = module.class_name if isinstance(module, PersistentModule) else type(module).__name__
         raise UserError(f"{source}: networks of the official class {name[:60]!a} are not known here")
-    return reader(module)
+    try:
+        return reader(module)
+    except DamagedFile:
+        raise
+    except UserError as e:
+        raise UserError(f"{source}: {e}") from e
 
 
 def _generator(module: PersistentModule) -> NetworkRecord:
-    """Both families call their class Generator: it is Styleformer iff its synthesis has G_dict."""
+    """All families call their class Generator: it is Styleformer iff its synthesis has G_dict."""
+    if any(part.class_name == "SynthesisInput" for part in module.walk()):
+        raise UserError(
+            "a StyleGAN3 generator, which is not known here: sample it with the program it comes from; "
+            "calc_metrics.py --images=FOLDER measures the pictures"
+        )
+    _check(module, honoured=("activation", "lr_multiplier"))
     if "G_dict" in (module.arguments.get("synthesis_kwargs") or {}):
         return _styleformer(module)
     return _stylegan2(module)
+
+
+def _check(module: PersistentModule, honoured: tuple[str, ...] = ()) -> None:
+    """UserError where an argument of the module or one inside it means something that our networks don't compute."""
+    for part in module.walk():
+        check_arguments(part.class_name, part.arguments, honoured)
+    check_filters(module.tensors())
 
 
 def _common(module: PersistentModule) -> dict[str, Any]:
@@ -87,9 +106,14 @@ def _common(module: PersistentModule) -> dict[str, Any]:
 
 
 def _generator_common(module: PersistentModule) -> dict[str, Any]:
-    mapping_layers = module.child("mapping").get("num_layers")
-    latents = {"z_dim": module.get("z_dim"), "w_dim": module.get("w_dim"), "mapping_layers": mapping_layers}
-    return _common(module) | latents
+    mapping = module.child("mapping")
+    passed_on = module.arguments.get("mapping_kwargs") or {}
+    config = {"z_dim": module.get("z_dim"), "w_dim": module.get("w_dim"), "mapping_layers": mapping.get("num_layers")}
+    for name in ("activation", "lr_multiplier"):
+        value = mapping.get(name, passed_on.get(name))
+        if value is not None:
+            config[f"mapping_{name}"] = value
+    return _common(module) | config
 
 
 def _styleformer(module: PersistentModule) -> NetworkRecord:
@@ -127,6 +151,7 @@ def _stylegan2(module: PersistentModule) -> NetworkRecord:
 
 
 def _discriminator(module: PersistentModule) -> NetworkRecord:
+    _check(module)
     epilogue = module.child("b4")
     statistics = epilogue.modules.get("mbstd")
     config = _common(module) | _widths(module)
@@ -160,7 +185,7 @@ def _widths(module: PersistentModule) -> dict[str, Any]:
 
 
 def _without_constants(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Drops the resampling filters: every official network uses the same ones."""
+    """Drops the resampling filters, which `check_filters` has found to be ours."""
     return {name: t for name, t in tensors.items() if not name.endswith("resample_filter")}
 
 

@@ -15,7 +15,9 @@ from torch_utils.files.safe_pickle import DAMAGE, DamagedFile
 from torch_utils.files.torch_files import PlainNamespace
 from training.networks.discriminators.wavelet import stored_official_name
 from training.networks.generators.stylenat import official_to_own
+from training.networks.official.foreign import foreign_checkpoint
 from training.networks.official.plain import count_modules, json_data
+from training.networks.official.stylenat_options import DISCRIMINATOR, GENERATOR, LR_MLP, check_options
 from training.networks.shared.mapping import MappingNetwork
 
 W_AVG_SAMPLES = 10_000  # official files keep no average style: it is estimated from so many latents of seed 0
@@ -28,6 +30,9 @@ def content(data: Any, source: str) -> NetworkFile:
     try:
         options = _options(data)
         states = data.get("state_dicts", data)
+        program = foreign_checkpoint(_tensors(states.get("g_ema") or states.get("g") or {}))
+        if program is not None:
+            raise UserError(f"{source} is {program}")
         networks: dict[str, NetworkRecord | None] = {}
         for name, key, record in (("G", "g", _generator), ("D", "d", _discriminator), ("G_ema", "g_ema", _generator)):
             networks[name] = record(_tensors(states[key]), options, source) if states.get(key) else None
@@ -49,6 +54,12 @@ def _options(data: Any) -> dict[str, Any]:
     return args if isinstance(args, dict) else {}
 
 
+def _given(options: dict[str, Any], network: str) -> dict[str, Any]:
+    """The options of a network."""
+    runs = options.get("runs") or {}
+    return runs.get(network) or {}
+
+
 def _tensors(state: Any) -> Tensors:
     if isinstance(state, PlainNamespace):
         state = state.attributes
@@ -56,7 +67,8 @@ def _tensors(state: Any) -> Tensors:
 
 
 def _generator(official: Tensors, options: dict[str, Any], source: str) -> NetworkRecord:
-    given = options.get("runs", {}).get("generator", {})
+    given = _given(options, "generator")
+    check_options(given, GENERATOR, source)
     tensors = _renamed(official, official_to_own)
     stages = count_modules(official, "layers.")
     start = official["input.input"].shape[2:]
@@ -69,11 +81,12 @@ def _generator(official: Tensors, options: dict[str, Any], source: str) -> Netwo
         "z_dim": z_dim,
         "w_dim": w_dim,
         "mapping_layers": layers,
+        "mapping_lr_multiplier": given.get("lr_mlp") or LR_MLP,
         "seed_rule": "torch",
         "start_resolution": list(start),
         "channels": [shape[1] for shape in hidden],
         "mlp_ratio": hidden[0][0] / hidden[0][1],
-        "block_type": given.get("block_type") or _block_type(official),
+        "block_type": _block_type(official, given, source),
         "output_norm": "imagenet",
     }
     heads = _heads(official, stages)
@@ -81,11 +94,12 @@ def _generator(official: Tensors, options: dict[str, Any], source: str) -> Netwo
         config["min_heads"] = given.get("min_heads") or min(heads)
     if config["block_type"] == "nat":
         config |= _windows(official, given, stages, source)
-    tensors["mapping.w_avg"] = _average_style(tensors, z_dim, w_dim, layers)
+    tensors["mapping.w_avg"] = _average_style(tensors, config)
     return NetworkRecord("stylenat", config, tensors)
 
 
 def _discriminator(official: Tensors, options: dict[str, Any], source: str) -> NetworkRecord:
+    check_options(_given(options, "discriminator"), DISCRIMINATOR, source)
     spectral = "final_conv.0.weight_orig" in official
     weight = "weight_orig" if spectral else "weight"
     scales = count_modules(official, "from_rgbs.")
@@ -108,11 +122,20 @@ def _renamed(official: Tensors, rename: Callable[[str], str | None]) -> Tensors:
     return {name: tensor for name, tensor in own if name is not None}
 
 
-def _block_type(official: Tensors) -> str:
-    """From the names of the first layer's tensors."""
+def _block_type(official: Tensors, given: dict[str, Any], source: str) -> str:
+    """From the names of the first layer's tensors, which `args` may not contradict."""
     if "layers.0.blocks.0.attn.rpb" in official:
-        return "nat"
-    return "swin" if "layers.0.blocks.0.attn.0.relative_position_bias_table" in official else "transformer"
+        found = "nat"
+    elif "layers.0.blocks.0.attn.0.relative_position_bias_table" in official:
+        found = "swin"
+    else:
+        raise UserError(
+            f"{source}: its layers have no bias tables, as with block_type=transformer, whose original attends across "
+            "the images of a batch: that is not known here (ours attends within each image)"
+        )
+    if given.get("block_type") not in (None, found):
+        raise UserError(f"{source}: args say block_type={given['block_type']}, but its tensors are those of {found}")
+    return found
 
 
 def _bias_tables(official: Tensors, stage: int) -> list[torch.Tensor]:
@@ -162,7 +185,9 @@ def _known_dilations(kernels: list[list[int]], source: str) -> list[list[int]]:
 
 
 @torch.no_grad()
-def _average_style(tensors: Tensors, z_dim: int, w_dim: int, layers: int) -> torch.Tensor:
-    mapping = MappingNetwork(z_dim, 0, w_dim, num_ws=None, num_layers=layers)
+def _average_style(tensors: Tensors, config: dict[str, Any]) -> torch.Tensor:
+    layers, lr_multiplier = config["mapping_layers"], config["mapping_lr_multiplier"]
+    mapping = MappingNetwork(config["z_dim"], 0, config["w_dim"], None, layers, lr_multiplier)
     mapping.load_state_dict({n.removeprefix("mapping."): t for n, t in tensors.items() if n.startswith("mapping.fc")})
-    return mapping(torch.randn(W_AVG_SAMPLES, z_dim, generator=torch.Generator().manual_seed(0))).mean(dim=0)
+    z = torch.randn(W_AVG_SAMPLES, config["z_dim"], generator=torch.Generator().manual_seed(0))
+    return mapping(z).mean(dim=0)

@@ -21,6 +21,7 @@ class Generator(nn.Module):
 
     synthesis: Callable[..., torch.Tensor]
     num_levels = 1  # how many images `levels` gives
+    label_vectors: torch.Tensor | None = None  # [M, c_dim], where labels are no classes: some it was trained on
 
     def __init__(
         self,
@@ -35,10 +36,9 @@ class Generator(nn.Module):
         self.img_size = tuple(cfg.img_resolution)  # (height, width)
         self.img_resolution = max(cfg.img_resolution)  # the side of a square image, the name the field uses
         self.num_ws = num_ws
+        self.path_length_styles = num_ws  # styles that a path length is averaged over, and style mixing switches among
         self.space = build_space(cfg.space)
-        self.mapping: Mapping = (
-            MappingNetwork(cfg.z_dim, cfg.c_dim, cfg.w_dim, num_ws, cfg.mapping_layers) if mapping is None else mapping
-        )
+        self.mapping: Mapping = _mapping_network(cfg, num_ws) if mapping is None else mapping
 
     def forward(
         self,
@@ -68,12 +68,26 @@ class Generator(nn.Module):
 
     def mixed_styles(self, z: torch.Tensor, c: torch.Tensor | None, probability: float) -> torch.Tensor:
         """ws [N, num_ws, w_dim] for training: with `probability` an image's styles switch, at a random layer, to those
-        of a second latent (mixing regularisation, Karras et al. 2019, section 3.1)."""
+        of a second latent (mixing regularisation, Karras et al. 2019, section 3.1). The layer is one of
+        `path_length_styles`; beyond the last style a switch changes nothing."""
         ws = self.mapping(z, c)
         if probability <= 0:
             return ws
         n, device = len(z), z.device
         other = self.mapping(torch.randn_like(z), c)
-        start = torch.randint(1, self.num_ws, [n, 1], device=device) if self.num_ws > 1 else self.num_ws
+        layers = self.path_length_styles
+        start = torch.randint(1, layers, [n, 1], device=device) if layers > 1 else self.num_ws
         start = torch.where(torch.rand([n, 1], device=device) < probability, start, self.num_ws)
         return torch.where((torch.arange(self.num_ws, device=device) < start)[:, :, None], ws, other)
+
+
+def _mapping_network(cfg: GeneratorConfig, num_ws: int) -> MappingNetwork:
+    return MappingNetwork(
+        cfg.z_dim,
+        cfg.c_dim,
+        cfg.w_dim,
+        num_ws,
+        num_layers=cfg.mapping_layers,
+        lr_multiplier=cfg.mapping_lr_multiplier,
+        activation=cfg.mapping_activation,
+    )

@@ -27,7 +27,7 @@ class Mapping(nn.Module):
 
 
 class MappingNetwork(Mapping):
-    """Normalised latent and embedded label -> `num_layers` lrelu layers -> w, broadcast to all styles.
+    """Normalised latent and embedded label -> `num_layers` layers -> w, broadcast to all styles.
 
     It never changes `w_avg` by itself: the trainer calls `update_w_avg` once a step with the mean over the whole
     batch of all processes, so that the average does not depend on how the batch was cut up.
@@ -44,6 +44,7 @@ class MappingNetwork(Mapping):
         num_layers: int = 8,
         lr_multiplier: float = 0.01,
         w_avg_beta: float = 0.995,  # decay of w_avg per step
+        activation: str = "lrelu",  # any activation of ops.bias_act
     ):
         super().__init__()
         self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
@@ -52,7 +53,7 @@ class MappingNetwork(Mapping):
             self.embed = FullyConnected(c_dim, w_dim)
         features = z_dim + (w_dim if c_dim else 0)
         for i in range(num_layers):
-            layer = FullyConnected(features, w_dim, activation="lrelu", lr_multiplier=lr_multiplier)
+            layer = FullyConnected(features, w_dim, activation=activation, lr_multiplier=lr_multiplier)
             self.add_module(f"fc{i}", layer)
             features = w_dim
         if num_ws is not None:

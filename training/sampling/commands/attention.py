@@ -2,7 +2,7 @@
 
 import click
 
-from dnnlib.cli import Command
+from dnnlib.cli import SEED, Command
 from dnnlib.errors import UserError
 from training.sampling import sheets
 from training.sampling.attention.maps import attention_maps
@@ -13,18 +13,19 @@ from training.sampling.commands.options import (
     PLUGINS,
     TRUNC,
     WIDE,
+    LabelOptions,
     load_generator,
     options,
     out_option,
     save,
     scale_option,
 )
-from training.sampling.seeds import class_label, styles_of_seeds
+from training.sampling.seeds import styles_of_seeds
 
 
 @click.command(cls=Command, context_settings=WIDE)
 @options(NETWORK, out_option("attention.png", "Picture to write"))
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--at", help="The query: x,y from 0,0 (top left) to 1,1  [default: the mean over all queries]")
 @click.option("--layers", default="", help="Layers (32x32.0) or sizes (32x32), comma-separated  [default: all]")
 @options(TRUNC, CLASS, scale_option(128), PLUGINS)
@@ -35,7 +36,7 @@ def attention(
     at: str | None,
     layers: str,
     psi: float,
-    class_index: int | None,
+    labels: LabelOptions,
     scale: int | None,
     plugins: tuple[str, ...],
 ) -> None:
@@ -47,7 +48,7 @@ def attention(
     """
     query = None if at is None else parse_point(at)
     G = load_generator(network, plugins)
-    image, maps = attention_maps(G, styles_of_seeds(G, [seed], class_label(G, class_index), psi), query)
+    image, maps = attention_maps(G, styles_of_seeds(G, [seed], labels.one(G), psi), query)
     chosen = choose_layers(maps, [name for name in layers.split(",") if name])
     factor = scale or sheets.sheet_scale(G.img_size, 128)
     save(attention_sheet(G.space.to_pixels(image)[0].cpu(), chosen, query, factor), out)

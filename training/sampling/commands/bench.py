@@ -7,7 +7,7 @@ import click
 import torch
 from tqdm import tqdm
 
-from dnnlib.cli import Command
+from dnnlib.cli import Command, Number
 from dnnlib.errors import UserError
 from training.sampling.commands.options import NETWORK, PLUGINS, WIDE, load_generator, parse_numbers
 from training.sampling.throughput import measure, table
@@ -16,7 +16,7 @@ from training.sampling.throughput import measure, table
 @click.command(cls=Command, context_settings=WIDE)
 @NETWORK
 @click.option("--batches", default="1,8,32", show_default=True, help="Batch sizes, comma-separated")
-@click.option("--seconds", type=click.FloatRange(min=0), default=5.0, show_default=True, help="Per batch size")
+@click.option("--seconds", type=Number(min=0), default=5.0, show_default=True, help="Per batch size")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
 @PLUGINS
 def bench(network: str, batches: str, seconds: float, as_json: bool, plugins: tuple[str, ...]) -> None:

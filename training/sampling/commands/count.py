@@ -3,7 +3,7 @@
 import click
 from tqdm import tqdm
 
-from dnnlib.cli import PATH, Command
+from dnnlib.cli import PATH, SEED, Command, counted
 from dnnlib.errors import UserError
 from training.networks import files
 from training.networks.shared.generator import NoiseMode
@@ -16,15 +16,16 @@ from training.sampling.commands.options import (
     POSITIVE,
     TRUNC,
     WIDE,
+    LabelOptions,
     load_generator,
     options,
 )
 
 
-@click.command(cls=Command, context_settings=WIDE)
+@click.command(cls=Command, goes_on=True, context_settings=WIDE)
 @options(NETWORK, click.option("--out", type=PATH, required=True, help="Folder, or .zip to be written"))
 @click.option("--count", type=POSITIVE, required=True, help="How many images")
-@click.option("--first-seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--first-seed", type=SEED, default=0, show_default=True)
 @click.option("--batch", type=POSITIVE, default=32, show_default=True, help="Images at a time")
 @options(TRUNC, CLASS, NOISE, PLUGINS)
 def count(
@@ -34,7 +35,7 @@ def count(
     first_seed: int,
     batch: int,
     psi: float,
-    class_index: int | None,
+    labels: LabelOptions,
     noise_mode: NoiseMode,
     plugins: tuple[str, ...],
 ) -> None:
@@ -46,8 +47,10 @@ def count(
     if first_seed + count > 2**32:
         raise UserError("--first-seed + --count: seeds end at 2^32")
     G = load_generator(network, plugins)
+    vectors = labels.vectors(G)
+    given = None if vectors is None else vectors.tolist()
     content = files.read(network)
-    job = Job(content.sha256(content.tensor_digests()), count, first_seed, psi, noise_mode, class_index)
+    job = Job(content.sha256(content.tensor_digests()), count, first_seed, psi, noise_mode, labels.class_index, given)
     with tqdm(total=count, unit="img", disable=None, leave=False) as bar:
 
         def progress(images: int) -> None:
@@ -55,4 +58,4 @@ def count(
 
         before = generate_many(G, job, out, batch, progress)
     found = f" ({before} were there already)" if before else ""
-    click.echo(f"{out}: {count} images{found}")
+    click.echo(f"{out}: {counted(count, 'image')}{found}")

@@ -12,6 +12,7 @@ from training.sampling.commands.options import (
     PLUGINS,
     POSITIVE,
     WIDE,
+    LabelOptions,
     load_generator,
     options,
     out_option,
@@ -19,7 +20,7 @@ from training.sampling.commands.options import (
     save,
     scale_option,
 )
-from training.sampling.seeds import class_label, parse_seeds
+from training.sampling.seeds import parse_seeds
 
 
 @click.command(cls=Command, context_settings=WIDE)
@@ -35,12 +36,13 @@ def grid(
     seeds: str,
     columns: int,
     psis: str,
-    class_index: int | None,
+    labels: LabelOptions,
     noise_mode: NoiseMode,
     scale: int | None,
     plugins: tuple[str, ...],
 ) -> None:
     """One sheet of many seeds; of several truncations; or, of a conditional network without --class, of all classes.
+    Where labels are vectors, every seed has one of those that the network was trained on.
 
     \b
     python generate.py grid --network=FILE --seeds=0-31
@@ -50,9 +52,9 @@ def grid(
     G = load_generator(network, plugins)
     scale = scale or sheets.sheet_scale(G.img_size)
     if len(sweep) > 1:
-        sheet = sheets.truncation_sheet(G, wanted, class_label(G, class_index), sweep, noise_mode, scale)
-    elif G.c_dim and class_index is None:
+        sheet = sheets.truncation_sheet(G, wanted, labels.of_seeds(G, wanted), sweep, noise_mode, scale)
+    elif G.c_dim and G.label_vectors is None and not labels.is_given:
         sheet = sheets.class_sheet(G, wanted, sweep[0], noise_mode, scale)
     else:
-        sheet = sheets.seed_sheet(G, wanted, class_label(G, class_index), sweep[0], noise_mode, columns, scale)
+        sheet = sheets.seed_sheet(G, wanted, labels.of_seeds(G, wanted), sweep[0], noise_mode, columns, scale)
     save(sheet, out)

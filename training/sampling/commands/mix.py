@@ -12,13 +12,14 @@ from training.sampling.commands.options import (
     PLUGINS,
     TRUNC,
     WIDE,
+    LabelOptions,
     load_generator,
     options,
     out_option,
     save,
     scale_option,
 )
-from training.sampling.seeds import class_label, parse_seeds
+from training.sampling.seeds import parse_seeds
 
 
 @click.command(cls=Command, context_settings=WIDE)
@@ -34,7 +35,7 @@ def mix(
     cols: str,
     styles: str | None,
     psi: float,
-    class_index: int | None,
+    labels: LabelOptions,
     noise_mode: NoiseMode,
     scale: int | None,
     plugins: tuple[str, ...],
@@ -44,5 +45,5 @@ def mix(
     G = load_generator(network, plugins)
     chosen = sheets.parse_styles(styles or f"0-{(G.num_ws - 1) // 2}", G.num_ws)
     scale = scale or sheets.sheet_scale(G.img_size)
-    c = class_label(G, class_index)
+    c = labels.one(G)
     save(sheets.mixing_sheet(G, row_seeds, column_seeds, chosen, c, psi, noise_mode, scale), out)

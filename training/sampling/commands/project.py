@@ -1,6 +1,7 @@
 """`generate.py project`: the style whose picture comes closest to a given one."""
 
 import io
+import math
 from pathlib import Path
 
 import click
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from dnnlib.cli import PATH, Command
+from dnnlib.cli import PATH, SEED, Command
 from dnnlib.files import write_file
 from metrics.detectors import load_detector
 from training.networks.shared.generator import Generator
@@ -19,6 +20,7 @@ from training.sampling.commands.options import (
     PLUGINS,
     POSITIVE,
     WIDE,
+    LabelOptions,
     load_generator,
     make_folder,
     options,
@@ -27,7 +29,7 @@ from training.sampling.pictures import labelled_sheet, to_pil, write_picture
 from training.sampling.projection.perceptual import PerceptualDistance
 from training.sampling.projection.search import Projection, ProjectionConfig, Space, load_target
 from training.sampling.projection.search import project as search
-from training.sampling.seeds import class_label, images_of_styles
+from training.sampling.seeds import images_of_styles
 
 
 @click.command(cls=Command, context_settings=WIDE)
@@ -43,7 +45,7 @@ from training.sampling.seeds import class_label, images_of_styles
 )
 @click.option("--detector", default="lite0", show_default=True, help="Network whose features are compared")
 @click.option("--detector-file", type=PATH, help="Its weights, where they are no package")
-@click.option("--seed", type=click.IntRange(min=0), default=ProjectionConfig.seed, show_default=True)
+@click.option("--seed", type=SEED, default=ProjectionConfig.seed, show_default=True)
 @options(CLASS, PLUGINS)
 def project(
     network: str,
@@ -54,12 +56,12 @@ def project(
     detector: str,
     detector_file: str | None,
     seed: int,
-    class_index: int | None,
+    labels: LabelOptions,
     plugins: tuple[str, ...],
 ) -> None:
     """Find the style whose picture comes closest to a given picture."""
     G = load_generator(network, plugins)
-    c = class_label(G, class_index)
+    c = labels.one(G)
     device = next(G.parameters()).device
     image = load_target(target, G)
     distance = PerceptualDistance(load_detector(detector, device, file=detector_file), image.to(device))
@@ -72,10 +74,14 @@ def project(
 
         found = search(G, distance, ProjectionConfig(steps=steps, space=space, seed=seed), c, progress)
     save_projection(G, found, image, folder)
-    click.echo(
-        f"distance {found.distance:.4f}, {found.average_distance / found.distance:.1f} times less than the average "
-        f"style's {found.average_distance:.4f}; {folder}/projected_w.npz, comparison.png"
-    )
+    click.echo(f"{distance_text(found)}; {folder}/projected_w.npz, comparison.png")
+
+
+def distance_text(found: Projection) -> str:
+    """The distance that was reached, beside that of the average style."""
+    ratio = found.average_distance / found.distance if found.distance else math.inf
+    less = f", {ratio:.1f} times less than" if math.isfinite(ratio) and found.distance < found.average_distance else ";"
+    return f"distance {found.distance:.4f}{less} the average style's {found.average_distance:.4f}"
 
 
 def save_projection(G: Generator, found: Projection, target: torch.Tensor, folder: Path) -> None:

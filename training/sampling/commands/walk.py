@@ -16,13 +16,14 @@ from training.sampling.commands.options import (
     POSITIVE,
     TRUNC,
     WIDE,
+    LabelOptions,
     load_generator,
     options,
     out_option,
     scale_option,
 )
 from training.sampling.pictures import enlarged, to_pil
-from training.sampling.seeds import class_label, parse_seeds
+from training.sampling.seeds import parse_seeds
 from training.sampling.video import check_video_path, write_video
 from training.sampling.walks import walk_frames
 
@@ -44,7 +45,7 @@ def walk(
     fps: int,
     loop: bool,
     psi: float,
-    class_index: int | None,
+    labels: LabelOptions,
     noise_mode: NoiseMode,
     scale: int | None,
     plugins: tuple[str, ...],
@@ -56,7 +57,7 @@ def walk(
     check_video_path(out)
     G = load_generator(network, plugins)
     factor = scale or sheets.sheet_scale(G.img_size, 256)
-    total, images = walk_frames(G, stations, class_label(G, class_index), frames, loop, psi, noise_mode)
+    total, images = walk_frames(G, stations, labels.one(G), frames, loop, psi, noise_mode)
     bar = tqdm(images, total=total, unit="frame", disable=None, leave=False)
     write_video(out, (enlarged(to_pil(image), factor).convert("RGB") for image in bar), fps, loop)
     click.echo(f"{out}: {total} frames, {total / fps:.1f} s, --seeds={','.join(map(str, stations))}")

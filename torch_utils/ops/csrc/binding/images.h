@@ -37,6 +37,15 @@ const Sum* data_or_null(const at::Tensor& t) {
   return t.defined() ? static_cast<const Sum*>(t.const_data_ptr()) : nullptr;
 }
 
+// The bound from which on an output stored as `type` tells that it was clamped. A 16-bit type may round the clamp down,
+// and what was clamped then lies below the clamp itself. (NaN, no clamp, stays NaN.)
+inline double stored_clamp(double clamp, at::ScalarType type) {
+  double stored = clamp;
+  if (type == at::kHalf) stored = static_cast<float>(at::Half(static_cast<float>(clamp)));
+  if (type == at::kBFloat16) stored = static_cast<float>(at::BFloat16(static_cast<float>(clamp)));
+  return stored < clamp ? stored : clamp;
+}
+
 template <class Device>
 at::Tensor run_bias_act(const at::Tensor& x_in, const OptionalTensor& b_in, const OptionalTensor& g_in,
                         const OptionalTensor& g2_in, const BiasActOptions& options) {
@@ -53,6 +62,7 @@ at::Tensor run_bias_act(const at::Tensor& x_in, const OptionalTensor& b_in, cons
   p.alpha = options.alpha;
   p.gain = options.gain;
   p.clamp = options.clamp.value_or(NAN);
+  if (options.from_output) p.clamp = stored_clamp(p.clamp, x_in.scalar_type());
   p.act = static_cast<int>(options.act);
   p.order = options.order;
   p.from_output = options.from_output;

@@ -35,7 +35,7 @@ constexpr double kSeluAlpha = 1.6732632423543772, kSeluScale = 1.050700987355480
 
 template <class T, int act>
 SL_HD T act_value(T u, T alpha) {
-  if (act == kRelu) return u > 0 ? u : T(0);
+  if (act == kRelu) return u <= 0 ? T(0) : u;  // NaN stays NaN
   if (act == kLrelu) return u > 0 ? u : alpha * u;
   if (act == kTanh) return ::tanh(u);
   if (act == kSigmoid) return T(1) / (T(1) + ::exp(-u));
@@ -48,7 +48,7 @@ SL_HD T act_value(T u, T alpha) {
 
 template <class T, int act>
 SL_HD T act_slope(T u, T alpha) {
-  if (act == kRelu) return u > 0 ? T(1) : T(0);
+  if (act == kRelu) return u <= 0 ? T(0) : T(1);
   if (act == kLrelu) return u > 0 ? T(1) : alpha;
   if (act == kTanh) return T(1) - ::tanh(u) * ::tanh(u);
   if (act == kElu) return u > 0 ? T(1) : ::exp(u);
