@@ -64,6 +64,8 @@ class GanLoss:
         # Only the MATH attention kernel can be differentiated twice.
         with sdpa_kernel(SDPBackend.MATH):
             ws = self.G.mixed_styles(self._latents(n, c), c, self.cfg.style_mixing)
+            if not ws.requires_grad:  # a mapping without weights
+                ws.requires_grad_(True)
             images = self.G.synthesis(ws, noise_mode="random")
             y = torch.randn_like(images) / (images.shape[2] * images.shape[3]) ** 0.5
             (gradient,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)

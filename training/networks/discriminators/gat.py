@@ -110,7 +110,7 @@ class GATDiscriminator(Discriminator):
             )
         patches = F.unfold(torch.cat(list(levels), dim=1), self.cfg.patch, stride=self.cfg.patch)  # type: ignore[attr-defined]
         x = self.patch_embed(patches.transpose(1, 2)) + self.pos_embedding
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         for block in self.blocks:
             if self.cfg.checkpoint and torch.is_grad_enabled():  # type: ignore[attr-defined]
                 x = checkpoint(block, x, self.rotary, use_reentrant=False)
@@ -119,5 +119,5 @@ class GATDiscriminator(Discriminator):
         return x.to(self.pos_embedding.dtype)
 
     def _logits(self, x: torch.Tensor, c: torch.Tensor | None) -> torch.Tensor:
-        label = self.embed_fc1(F.silu(self.embed_fc0(self.embed(c, len(x)))))
+        label = self.embed_fc1(F.silu(self.embed_fc0(self.embed(c, x.shape[0]))))
         return (self.project(self.norm(x[:, 0])) * label).sum(dim=1, keepdim=True)
