@@ -11,6 +11,7 @@ from training.networks.generators.gat import GATConfig
 from training.networks.generators.r3gan import R3GANConfig
 from training.publishing.export import exported_program
 from training.sampling.explorer import Explorer, View
+from training.sampling.projection.search import ProjectionConfig, project
 
 GAT = {"z_dim": 8, "depth": 4, "width": 16, "heads": 2}
 R3GAN = {"z_dim": 8, "widths": [8, 8], "blocks": [1, 1], "groups": [2, 2]}
@@ -91,3 +92,15 @@ def test_exported_programs(name, folder):
     z, c = torch.randn(3, 8), torch.eye(3)[:, : G.c_dim]
     images = exported_program(G).module()(z, c)
     assert torch.allclose(images, G(z, c), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["r3gan", "gat", "classes"])
+def test_projection_starts_from_an_average_style(name, folder):
+    G = networks.load(folder / f"{name}.pkl")["G_ema"]
+    c = torch.eye(3)[:1, : G.c_dim]
+    z = torch.randn(1, 8, generator=torch.Generator().manual_seed(5))
+    target = G(z, c)
+    cfg = ProjectionConfig(steps=3, start_samples=4)
+    found = project(G, lambda images: (images - target).square().mean((1, 2, 3)), cfg, c)
+    assert found.ws.shape == (1, G.num_ws, G.w_dim)
+    assert found.distance < found.average_distance
