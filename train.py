@@ -22,6 +22,13 @@ from training.presets import PRESETS
 from training.run.run_folder import run_description
 
 
+class PresetName(click.Choice):
+    """The presets that are known so far; `resolve` checks the name, when --import files have registered theirs."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value
+
+
 def config_options(command: Callable) -> Callable:
     """One click option per row of the table. All default to None: defaults live in the config."""
     for option in reversed(OPTIONS):
@@ -31,7 +38,9 @@ def config_options(command: Callable) -> Callable:
 
 @click.command(cls=Command, context_settings={"max_content_width": 120})
 @click.option("--outdir", type=PATH, default="training-runs", show_default=True, help="Where run folders are made")
-@click.option("--cfg", "preset", type=click.Choice(list(PRESETS)), help="Preset  [default: auto]")
+@click.option(
+    "--cfg", "preset", type=PresetName(list(PRESETS)), help="Preset, also one of an --import file  [default: auto]"
+)
 @click.option("--gpus", type=click.IntRange(min=1), help="Processes  [default: one per GPU, or 1 on a CPU]")
 @config_options
 @click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Any config field, e.g. G.w_dim=256")

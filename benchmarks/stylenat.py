@@ -91,7 +91,7 @@ def throughput(seconds: float, settings: tuple[str, ...]) -> None:
         set_field(cfg, s)
     cfg.metrics = []
     cfg.data.path = str(Path(__file__).parent.parent / "datasets/noto-emoji-32.zip")
-    trainer = Trainer(cfg, open_dataset(cfg.data.path), None, torch.device("cpu"))
+    trainer = Trainer(cfg, open_dataset(cfg.data.path), torch.device("cpu"))
     trainer.step()
     first, start = trainer.nimg, time.perf_counter()
     while time.perf_counter() - start < seconds:
@@ -146,7 +146,7 @@ def run_step(batch: int, checkpoint: int, path_length: int) -> None:
     if path_length:
         cfg.loss.pl_weight, cfg.loss.pl_interval, cfg.loss.pl_batch_shrink = 2.0, 4, batch
     cfg.G.img_resolution = cfg.D.img_resolution = (SIDE, SIDE)
-    trainer = Trainer(cfg, NoiseImages(), None, torch.device("cpu"))
+    trainer = Trainer(cfg, NoiseImages(), torch.device("cpu"))
     lines = [f"G {count(trainer.G):,} parameters, D {count(trainer.D):,}; {resident('VmRSS'):.0f} MiB before the step"]
     for index, phase in enumerate(trainer.phases):
         start = time.perf_counter()

@@ -27,8 +27,8 @@ from dnnlib.config import set_field  # noqa: E402
 from training.config import TrainingConfig  # noqa: E402
 from training.dataset import open_dataset  # noqa: E402
 from training.networks.generators.styleformer import StyleformerConfig  # noqa: E402
+from training.objectives.base import PhaseSpec  # noqa: E402
 from training.presets import PRESETS  # noqa: E402
-from training.step.phases import Phase  # noqa: E402
 from training.training_loop import Trainer  # noqa: E402
 
 DATA = ROOT / "datasets" / "noto-emoji-32.zip"  # 32x32 like CIFAR-10; training doesn't care which pictures
@@ -60,7 +60,7 @@ class Meter:
     operations: Counter = field(default_factory=Counter)
     counts: bool = False  # count operations instead of measuring time
 
-    def phase(self, trainer: Trainer, index: int, phase: Phase) -> None:
+    def phase(self, trainer: Trainer, index: int, phase: PhaseSpec) -> None:
         """What a step calls in place of Trainer._run_phase."""
         if self.counts:
             with counted_operations() as count:
@@ -87,7 +87,7 @@ def matmul_rate(seconds: float = 1.0) -> float:
 
 def metered(cfg: TrainingConfig, meter: Meter) -> Trainer:
     """A trainer whose phases `meter` measures."""
-    trainer = Trainer(cfg, open_dataset(DATA), None, torch.device("cpu"))
+    trainer = Trainer(cfg, open_dataset(DATA), torch.device("cpu"))
     trainer._run_phase = lambda index, phase: meter.phase(trainer, index, phase)  # type: ignore[method-assign]
     return trainer
 
@@ -148,7 +148,7 @@ def main(names: tuple[str, ...], cycles: int, p: float, profile: bool, settings:
 
 def show_profile(cfg: TrainingConfig) -> None:
     """Self time of the costliest operations over 4 batches (R1 in the first)."""
-    trainer = Trainer(cfg, open_dataset(DATA), None, torch.device("cpu"))
+    trainer = Trainer(cfg, open_dataset(DATA), torch.device("cpu"))
     trainer.step()
     trainer.step_count = 0
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:

@@ -4,7 +4,7 @@ from metrics.detectors import DetectorMissing
 from metrics.evaluate import compute_metrics, require_detectors
 from metrics.families import FamilyInfo, register_family
 from metrics.metric import Metric
-from metrics.names import PATTERN_HELP, list_metrics, parse_name, parse_names
+from metrics.names import PATTERN_HELP, larger_is_better, list_metrics, parse_name, parse_names
 from metrics.result import MetricResult, table
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Metric",
     "MetricResult",
     "compute_metrics",
+    "larger_is_better",
     "list_metrics",
     "parse_name",
     "parse_names",

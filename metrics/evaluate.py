@@ -18,7 +18,6 @@ from metrics.feature_cache import FeatureCache, FeatureKey
 from metrics.features import Collected, Progress, Want, collect
 from metrics.metric import Metric
 from metrics.names import parse_names
-from metrics.path_length import perceptual_path_length
 from metrics.result import MetricResult
 from metrics.sources import DatasetSource, GeneratorSource, ImageSet
 from torch_utils import distributed
@@ -138,7 +137,7 @@ def _check(metrics: list[Metric], G: Any, dataset: ImageSet | None, images: Imag
             f"{dataset.label_dim}; measure it on the data set it was trained on"
         )
     for metric in metrics:
-        if metric.family == "ppl":
+        if FAMILIES[metric.family].measure is not None:
             if G is None:
                 raise UserError(f"{metric.name} needs a network, not a set of images")
             continue
@@ -175,14 +174,14 @@ class _Evaluation:
 
     def run(self) -> list[MetricResult]:
         """Real images, generated images, formulas."""
-        measured = [m for m in self._metrics if m.family != "ppl"]
-        real = self._real({m.name: self._real_want(m) for m in measured if FAMILIES[m.family].real_kind})
-        generated = self._generated(measured)
+        collected = [m for m in self._metrics if FAMILIES[m.family].measure is None]
+        real = self._real({m.name: self._real_want(m) for m in collected if FAMILIES[m.family].real_kind})
+        generated = self._generated(collected)
         results = []
         for metric in self._metrics:
-            if metric.family == "ppl":
-                assert self._generator is not None
-                length = perceptual_path_length(
+            measure = FAMILIES[metric.family].measure
+            if measure is not None:
+                own = measure(
                     metric,
                     self._G,
                     self._generator,
@@ -190,7 +189,7 @@ class _Evaluation:
                     batch=self._settings.batch,
                     progress=self._settings.progress,
                 )
-                values = from_rank_0(lambda m=metric, v=length: {m.name: v})  # type: ignore[misc]
+                values = from_rank_0(lambda v=own: v)  # type: ignore[misc]
             else:
                 values = from_rank_0(
                     lambda m=metric: self._formula(m, real.get(m.name), generated)  # type: ignore[misc]
@@ -227,7 +226,9 @@ class _Evaluation:
         return Want(metric.detector, kind, f"{len(self._positions(metric))}-{digest}")
 
     def _generated_want(self, metric: Metric) -> Want:
-        return Want(metric.detector, FAMILIES[metric.family].generated_kind, str(metric.num_generated))
+        kind = FAMILIES[metric.family].generated_kind
+        assert kind is not None
+        return Want(metric.detector, kind, str(metric.num_generated))
 
     def _spread_want(self, metric: Metric) -> Want:
         return Want(metric.detector, "features", str(metric.num_generated))
@@ -286,6 +287,7 @@ class _Evaluation:
 
     def _formula(self, metric: Metric, real: Any, generated: dict[Want, Collected]) -> dict[str, float]:
         family, device = FAMILIES[metric.family], self._settings.device
+        assert family.compute is not None
         values = family.compute(metric, real, generated[self._generated_want(metric)], device)
         if self._has_spread(metric):
             assert family.spread is not None
@@ -294,7 +296,7 @@ class _Evaluation:
         return values
 
     def _result(self, metric: Metric, values: dict[str, float]) -> MetricResult:
-        uses_real = metric.family != "ppl" and FAMILIES[metric.family].real_kind is not None
+        uses_real = FAMILIES[metric.family].real_kind is not None
         return MetricResult(
             metric=metric.name,
             results=values,

@@ -12,23 +12,31 @@ from metrics.formulas.inception_score import SPLITS, inception_score
 from metrics.formulas.kernel import kernel_distance
 from metrics.formulas.neighbours import density_coverage, precision_recall
 from metrics.metric import INCEPTION, VGG, Metric
+from metrics.path_length import perceptual_path_length
 
 
 @dataclasses.dataclass(frozen=True)
 class FamilyInfo:
     """What a family needs and how it is computed.
 
-    `real_kind` and `generated_kind`: 'moments', 'features' or 'probs' of each side (real None: nothing).
+    `real_kind` and `generated_kind`: 'moments', 'features' or 'probs' of each side (None: nothing).
     `compute(metric, real, generated, device)` -> {result name: value}.
+    `measure`: of a family that needs the generator itself, in place of those: called by all ranks as
+    `measure(metric, G, source, detector, batch=, progress=)`, rank 0 returns {result name: value}, the others None.
+    `detectors`: the only ones that do; None: any with the outputs that are needed.
+    `larger_is_better`: which of two values of the first result is the better one.
     `default_detector`: for names without a detector; None: a name must say it.
     `neighbours`: k of names that don't say it; 0: the family has none.
     `fewest`: images that each side needs at least, beyond the neighbours.
     `spread(real, generated features, repeats, device)` -> standard deviation by bootstrap; None: there is none.
     """
 
-    real_kind: str | None
-    generated_kind: str
-    compute: Callable[[Metric, Any, Any, torch.device], dict[str, float]]
+    real_kind: str | None = None
+    generated_kind: str | None = None
+    compute: Callable[[Metric, Any, Any, torch.device], dict[str, float]] | None = None
+    measure: Callable[..., dict[str, float] | None] | None = None
+    detectors: tuple[str, ...] | None = None
+    larger_is_better: bool = False
     default_detector: str | None = INCEPTION
     neighbours: int = 0
     fewest: int = 1
@@ -44,6 +52,8 @@ def register_family(name: str, info: FamilyInfo) -> None:
         raise ValueError(f"a family's name is of small letters, not {name!r}")
     if name in FAMILIES:
         raise ValueError(f"two families register the name {name!r}")
+    if (info.compute is None) == (info.measure is None):
+        raise ValueError(f"the family {name!r} needs either compute or measure")
     FAMILIES[name] = info
 
 
@@ -83,6 +93,9 @@ _FRECHET = FamilyInfo("moments", "moments", _fid, fewest=2, spread=_fid_spread)
 register_family("fid", _FRECHET)
 register_family("fd", dataclasses.replace(_FRECHET, default_detector=None))
 register_family("kid", FamilyInfo("features", "features", _kid, fewest=2, spread=_kid_spread))
-register_family("is", FamilyInfo(None, "probs", _is, fewest=SPLITS))
-register_family("pr", FamilyInfo("features", "features", _pr, default_detector=VGG, neighbours=3))
-register_family("cov", FamilyInfo("features", "features", _cov, neighbours=5))
+register_family("is", FamilyInfo(None, "probs", _is, fewest=SPLITS, larger_is_better=True))
+register_family(
+    "pr", FamilyInfo("features", "features", _pr, default_detector=VGG, neighbours=3, larger_is_better=True)
+)
+register_family("cov", FamilyInfo("features", "features", _cov, neighbours=5, larger_is_better=True))
+register_family("ppl", FamilyInfo(measure=perceptual_path_length, detectors=(VGG,), default_detector=VGG))

@@ -97,6 +97,8 @@ def parse_name(name: str) -> Metric:
     detector = _ALIASES.get(suffix, suffix) or family.default_detector
     if detector not in detector_names():
         raise UserError(f"metric {name!r}: unknown detector {suffix!r}; known: {', '.join(detector_names())}")
+    if family.detectors is not None and detector not in family.detectors:
+        raise UserError(f"metric {name!r}: {word} is measured with {', '.join(family.detectors)} only")
     needed = {"probs" if kind == "probs" else "features" for kind in (family.real_kind, family.generated_kind) if kind}
     if lacking := needed - set(detector_info(detector).outputs):
         raise UserError(f"metric {name!r}: the detector {detector} has no {', '.join(sorted(lacking))}")
@@ -114,6 +116,12 @@ def parse_name(name: str) -> Metric:
 def parse_names(names: list[str]) -> list[Metric]:
     """Several names; a name given twice counts once."""
     return [parse_name(name) for name in dict.fromkeys(names)]
+
+
+def larger_is_better(name: str) -> bool:
+    """Whether of two values of a metric the larger one is the better; False for a family that is not known here."""
+    word = KNOWN[name].family if name in KNOWN else re.match(r"[a-z]*", name)[0]  # type: ignore[index]
+    return word in FAMILIES and FAMILIES[word].larger_is_better
 
 
 def _thousands(name: str, digits: str) -> int:

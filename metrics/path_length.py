@@ -25,7 +25,7 @@ def perceptual_path_length(
     *,
     batch: int,
     progress: Progress,
-) -> float | None:
+) -> dict[str, float] | None:
     """PPL over `metric.num_generated` pairs (Karras et al. 2019, eq. 2 and 3); rank 0 has the result, others None.
 
     Pairs are keyed like images (see GeneratorSource): z0, z1 and t of pair i depend on (seed, i) only.
@@ -38,7 +38,7 @@ def perceptual_path_length(
         if rows is not None:
             kept.append(rows.cpu())
         progress(metric.name, spans[-1][1], metric.num_generated)
-    return trimmed_mean(torch.cat(kept)) if rank == 0 else None
+    return {metric.name: trimmed_mean(torch.cat(kept))} if rank == 0 else None
 
 
 def _distances(
@@ -86,4 +86,4 @@ def _prepare(images: torch.Tensor, crop: bool) -> torch.Tensor:
     factor = max(images.shape[2:]) // _LARGEST
     if factor > 1:
         images = F.avg_pool2d(images, factor)
-    return as_rgb((images.float() + 1) * 127.5)
+    return as_rgb((images + 1) * 127.5)

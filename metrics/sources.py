@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from dnnlib import UserError
+from training.networks.image_space import ImageSpace, Pixels, PixelsConfig
 
 BLOCK = 32  # spans of a pass start at multiples of this, which is the most a generator makes at once
 _BLOCK_ROWS = 4096  # pixel rows in a block: 32 images of 128 x 128, 4 of 1024 x 1024
@@ -121,14 +122,14 @@ class GeneratorSource:
         z, c, _ = self.latents(start, stop)
         with self.noise_of(start):
             images = self._G(z[:, 0], c)
-        return as_rgb(to_uint8(images))
+        if not images.isfinite().all():
+            raise UserError("the network makes images with non-finite pixels: it has diverged; use an earlier snapshot")
+        return as_rgb(space_of(self._G).to_pixels(images.float()))
 
 
-def to_uint8(images: torch.Tensor) -> torch.Tensor:
-    """Network output in [-1, 1] -> uint8 by clamp(x * 127.5 + 128). UserError if the network has diverged."""
-    if not images.isfinite().all():
-        raise UserError("the network makes images with non-finite pixels: it has diverged; use an earlier snapshot")
-    return (images.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+def space_of(G: Any) -> ImageSpace:
+    """The space of a generator; anything else that is called as one makes pixels."""
+    return getattr(G, "space", None) or Pixels(PixelsConfig())
 
 
 def as_rgb(images: torch.Tensor) -> torch.Tensor:

@@ -62,18 +62,23 @@ class BatchMean:
     def __init__(self) -> None:
         self._sums: dict[str, torch.Tensor] = {}
 
-    def add(self, name: str, values: torch.Tensor) -> None:
-        """Adds rows `values` [N, ...] to the mean called `name`."""
-        rows = values.detach().reshape(len(values), -1).double()
-        total = torch.cat([rows.sum(0), rows.new_tensor([len(rows)])])
+    def add(self, name: str, values: torch.Tensor, rows: torch.Tensor | None = None, count: int = 1) -> None:
+        """Adds `values` [N, ...] to the mean called `name`, or each to that of `count` means which `rows` [N] says."""
+        flat = values.detach().reshape(len(values), -1).double()
+        if rows is None:
+            total = torch.cat([flat.sum(0), flat.new_tensor([len(flat)])])
+        else:
+            total = flat.new_zeros(count, flat.shape[1] + 1)
+            total.index_add_(0, rows, torch.cat([flat, flat.new_ones(len(flat), 1)], dim=1))
         self._sums[name] = self._sums[name] + total if name in self._sums else total
 
     def take(self, name: str) -> torch.Tensor | None:
-        """Mean row over all micro-batches of all processes since the last call, None if nothing was added."""
+        """Mean over all micro-batches of all processes since the last call, [D] or [count, D] (NaN for a row that got
+        nothing); None if nothing was added."""
         if name not in self._sums:
             return None
         total = distributed.all_sum(self._sums.pop(name))
-        return (total[:-1] / total[-1]).float()
+        return (total[..., :-1] / total[..., -1:]).float()
 
     def state(self) -> dict[str, torch.Tensor]:
         """Sums that have not been taken yet, over all processes, on the CPU; nothing changes here."""

@@ -3,12 +3,15 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from training.augment.diffaugment import DiffAugmentConfig
 from training.augment.pipe import PRESETS as AUGMENT_PRESETS
 from training.augment.pipe import AugmentConfig
 from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
 from training.networks.generators.styleformer import StyleformerConfig
 from training.networks.registry import DiscriminatorConfig, GeneratorConfig
-from training.networks.shared.pixel_units import ValueRange
+from training.objectives.base import ObjectiveConfig
+from training.objectives.logistic import LogisticConfig
+from training.schedule import Value, at
 
 
 @dataclass
@@ -23,58 +26,43 @@ class DataConfig:
 
 @dataclass
 class OptimizerConfig:
-    """Adam. `decay_*` bring the learning rate linearly down to 0; both or neither."""
+    """Adam (Kingma & Ba 2015) or AdamW (Loshchilov & Hutter 2019)."""
 
-    lr: float = 0.0025
-    betas: tuple[float, float] = (0.0, 0.99)
+    kind: Literal["adam", "adamw"] = "adam"
+    lr: Value = 0.0025
+    betas: tuple[Value, Value] = (0.0, 0.99)
     eps: float = 1e-8
-    decay_start_kimg: float | None = None  # None: constant
-    decay_end_kimg: float | None = None
-    max_grad_norm: float | None = None  # the gradient of the main step (not of R1, path length) is clipped to this norm
-
-
-@dataclass
-class LossConfig:
-    """Non-saturating logistic loss and its regularisers."""
-
-    r1_gamma: float = 10.0  # weight of the R1 gradient penalty (Mescheder et al. 2018)
-    r1_interval: int = 16  # batches between R1 steps (lazy regularisation)
-    pl_weight: float = 2.0  # weight of the path length penalty, 0: off (Karras et al. 2020, section 3.2)
-    pl_interval: int | None = 4  # batches between path length steps; its Adam correction applies even without a penalty
-    pl_decay: float = 0.01  # of the running mean length
-    pl_batch_shrink: int = 2  # the penalty sees 1/so many of a batch
-    style_mixing: float = 0.9  # probability of mixing two latents' styles
-    bcr_real: float = 0.0  # weight of bCR on reals, 0: off (Zhao et al. 2021)
-    bcr_fake: float = 0.0  # weight of bCR on fakes
-    image_norm: ValueRange = "none"  # units of the images that R1 and bCR are meant in
+    weight_decay: float = 0.0
+    max_grad_norm: float | None = None  # the gradient of the main step (not of lazy R1, path length) is clipped to this
 
 
 @dataclass
 class EmaConfig:
     """Exponential moving average of the generator's weights."""
 
-    half_life_kimg: float = 10.0
+    half_life_kimg: Value = 10.0
     half_life_steps: float | None = None  # in steps whatever the batch, in place of half_life_kimg
     rampup: float | None = 0.05  # half-life is at most this share of the images seen so far; None: no ramp-up
 
     def half_life_images(self, nimg: int, batch: int) -> float:
         """Half-life in images after `nimg` images, at `batch` images per step."""
         steps = self.half_life_steps
-        full = self.half_life_kimg * 1000 if steps is None else steps * batch
+        full = at(self.half_life_kimg, nimg) * 1000 if steps is None else steps * batch
         return full if self.rampup is None else min(full, nimg * self.rampup)
 
 
 @dataclass
 class AdaConfig:
-    """Adaptive discriminator augmentation (Karras et al. 2020, "Training GANs with Limited Data")."""
+    """Discriminator augmentation: adaptive (Karras et al. 2020, "Training GANs with Limited Data"), fixed, or none."""
 
-    mode: Literal["noaug", "ada", "fixed"] = "ada"
-    p: float = 0.0  # probability at the start, or throughout if fixed
+    mode: Literal["noaug", "ada", "fixed", "diffaug"] = "ada"
+    p: Value = 0.0  # probability: at the start, or throughout (a number or a ramp) if fixed
     p_max: float | None = None  # upper bound of the adapted p
     target: float = 0.6  # mean sign of D(real) that p is adapted to
     interval: int = 4  # batches between adaptations
     speed_kimg: float = 500.0  # images for p to move by 1
     pipe: AugmentConfig = field(default_factory=lambda: replace(AUGMENT_PRESETS["bgc"]))
+    diffaug: DiffAugmentConfig = field(default_factory=DiffAugmentConfig)  # of mode diffaug, in place of the pipe
 
 
 @dataclass
@@ -105,7 +93,7 @@ class TrainingConfig:
     D: DiscriminatorConfig = field(default_factory=StyleGAN2DiscriminatorConfig)
     G_opt: OptimizerConfig = field(default_factory=OptimizerConfig)
     D_opt: OptimizerConfig = field(default_factory=OptimizerConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
+    loss: ObjectiveConfig = field(default_factory=LogisticConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
     ada: AdaConfig = field(default_factory=AdaConfig)
 

@@ -14,7 +14,9 @@ from torch_utils import distributed
 from training.config import TrainingConfig
 from training.dataset import open_dataset
 from training.run.checkpoint import find_unfinished, is_finished, load_state, start_from
+from training.run.recorder import FolderRecorder, Recorder
 from training.run.run_folder import RunFolder
+from training.session import Session
 from training.step.interrupt import StopRequest
 from training.training_loop import Trainer
 
@@ -88,20 +90,19 @@ def _train(
 ) -> None:
     data = cfg.data
     dataset = distributed.agreed(lambda: open_dataset(data.path, data.use_labels, data.max_size, data.mirror))
-    trainer = Trainer(cfg, dataset, run, device)
-    lines = []
+    measured = open_dataset(data.path, data.use_labels, data.max_size) if data.mirror else dataset
+    trainer = Trainer(cfg, dataset, device)
+    recorder = FolderRecorder(run, trainer) if run is not None else Recorder()
+    session = Session(trainer, recorder, measured)
+    where = run.path if run is not None else ""
     if state is not None:
-        trainer.load_state(state)
-        lines.append(f"continuing {run.path if run else ''} from kimg {trainer.nimg / 1000:.1f}; --new starts afresh")
+        session.load_state(state)
+        recorder.say(f"continuing {where} from kimg {trainer.nimg / 1000:.1f}; --new starts afresh")
     elif cfg.resume:
-        lines.append(_transfer(trainer, cfg.resume))
-    if run is not None:
-        lines.append(f"training in {run.path}: {len(dataset)} images of {_size(dataset.image_shape)}")
-        for line in lines:
-            run.say(line)
-    stopped_by = trainer.train(stop)
-    if run is not None:
-        run.say(_last_words(run, stopped_by, trainer.nimg))
+        recorder.say(_transfer(trainer, cfg.resume))
+    recorder.say(f"training in {where}: {len(dataset)} images of {_size(dataset.image_shape)}")
+    stopped_by = session.run(stop)
+    recorder.say(_last_words(where, stopped_by, trainer.nimg))
 
 
 def _transfer(trainer: Trainer, source: str) -> str:
@@ -113,12 +114,12 @@ def _transfer(trainer: Trainer, source: str) -> str:
     return message
 
 
-def _last_words(run: RunFolder, stopped_by: str | None, nimg: int) -> str:
+def _last_words(folder: Path | str, stopped_by: str | None, nimg: int) -> str:
     if stopped_by is None:
-        return f"done: {run.path}"
+        return f"done: {folder}"
     return (
         f"stopped by {stopped_by} at kimg {nimg / 1000:.1f}, everything is saved; to go on, give the same command "
-        f"again, or: python train.py --resume={run.path}"
+        f"again, or: python train.py --resume={folder}"
     )
 
 

@@ -1,5 +1,6 @@
 """Command-line options of train.py as a table: each row names the config field it sets."""
 
+import difflib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,10 +23,11 @@ from training.dataset import ImageDataset, open_dataset
 from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
 from training.networks.generators.styleformer import StyleformerConfig
 from training.networks.generators.stylegan2 import StyleGAN2Config
-from training.networks.shared.pixel_units import check_units
+from training.networks.image_space import build_space
+from training.networks.registry import DiscriminatorConfig, NetworkConfig
 from training.presets import PRESETS, Preset
 from training.run.checkpoint import KNOWN_SOURCES, read_config
-from training.step.phases import decay_factor
+from training.schedule import Ramp, check_ramps
 from training.step.precision import DTYPES
 
 
@@ -38,6 +40,7 @@ class Option:
     help: str
     field: str | None = None
     apply: Callable[[TrainingConfig, Any], None] | None = None
+    needs: type[NetworkConfig] | None = None  # the option is for networks of this config only
 
     @property
     def name(self) -> str:
@@ -45,28 +48,12 @@ class Option:
         return self.flag.lstrip("-").replace("-", "_")
 
 
-def _g_dict(cfg: TrainingConfig, value: list[int]) -> None:
-    _styleformer(cfg).g_dict = value
-
-
-def _num_layers(cfg: TrainingConfig, value: list[int]) -> None:
-    _styleformer(cfg).num_layers = value
-
-
-def _depth(cfg: TrainingConfig, value: int) -> None:
-    _styleformer(cfg).depth = value
-
-
-def _minimum_head(cfg: TrainingConfig, value: int) -> None:
-    _styleformer(cfg).minimum_head = value
-
-
 def _start_resolution(cfg: TrainingConfig, value: list[int]) -> None:
-    _styleformer(cfg).start_resolution = (value[0], value[-1])
+    cfg.G.start_resolution = (value[0], value[-1])  # type: ignore[attr-defined]
 
 
 def _linformer(cfg: TrainingConfig, value: bool) -> None:
-    _styleformer(cfg).linformer = value
+    cfg.G.linformer = value  # type: ignore[attr-defined]
     cfg.ada.p_max = 0.7 if value else None
 
 
@@ -85,10 +72,10 @@ def _metrics(cfg: TrainingConfig, value: str) -> None:
     cfg.metrics = [] if value == "none" else value.split(",")
 
 
-def _freezed(cfg: TrainingConfig, value: int) -> None:
-    if not isinstance(cfg.D, StyleGAN2DiscriminatorConfig):
-        raise UserError(f"--freezed freezes layers of the StyleGAN2 discriminator; this one is {cfg.D.kind}")
-    cfg.D.freeze_layers = value
+def _gamma(cfg: TrainingConfig, value: float) -> None:
+    if cfg.loss.gamma_field is None:
+        raise UserError(f"--gamma weighs a gradient penalty; the objective {cfg.loss.kind} has none")
+    setattr(cfg.loss, cfg.loss.gamma_field, value)
 
 
 def _fp32(cfg: TrainingConfig, value: bool) -> None:
@@ -108,12 +95,6 @@ def _resume(cfg: TrainingConfig, value: str) -> None:
     cfg.resume, cfg.ada.speed_kimg, cfg.ema.rampup = value, 100, None
 
 
-def _styleformer(cfg: TrainingConfig) -> StyleformerConfig:
-    if not isinstance(cfg.G, StyleformerConfig):
-        raise UserError(f"this option belongs to Styleformer, but the generator is {cfg.G.kind}; add --g_dict")
-    return cfg.G
-
-
 _POSITIVE = click.IntRange(min=1)
 _SHARE = click.FloatRange(min=0, max=1)
 
@@ -124,7 +105,7 @@ OPTIONS: list[Option] = [
     Option("--mirror", bool, "Add the mirror image of every picture", "data.mirror"),
     Option("--batch", _POSITIVE, "Images per step, over all processes", apply=_batch),
     Option("--batch-gpu", _POSITIVE, "Images per micro-batch; the rest is accumulated", "batch_gpu"),
-    Option("--gamma", click.FloatRange(min=0), "Weight of the R1 gradient penalty", "loss.r1_gamma"),
+    Option("--gamma", click.FloatRange(min=0), "Weight of the gradient penalty (R1)", apply=_gamma),
     Option("--kimg", click.FloatRange(min=0), "Length of the training in thousands of images", "total_kimg"),
     Option("--tick", click.FloatRange(min=0.001), "Thousands of images between status lines", "kimg_per_tick"),
     Option("--snap", _POSITIVE, "Ticks between snapshots", "snap"),
@@ -132,17 +113,35 @@ OPTIONS: list[Option] = [
     Option("--keep-snapshots", _POSITIVE, "Keep so many, and each metric's best  [default: all]", "keep_snapshots"),
     Option("--resume", PATH, "Continue this run folder, or start from this network (file, URL)", apply=_resume),
     Option("--seed", click.IntRange(min=0), "Random seed", "seed"),
-    Option("--g_dict", INTS, "Styleformer: hidden size per resolution, e.g. 256,64,16", apply=_g_dict),
-    Option("--num_layers", INTS, "Styleformer: encoder layers per resolution", apply=_num_layers),
-    Option("--depth", _POSITIVE, "Styleformer: channels per attention head", apply=_depth),
-    Option("--minimum_head", _POSITIVE, "Styleformer: least number of heads", apply=_minimum_head),
-    Option("--linformer", bool, "Styleformer-L: linear attention from 32x32 on", apply=_linformer),
-    Option("--start-resolution", INTS, "Styleformer: side, or height,width, it starts from", apply=_start_resolution),
-    Option("--aug", click.Choice(["noaug", "ada", "fixed"]), "Discriminator augmentation", "ada.mode"),
+    Option(
+        "--g_dict", INTS, "Styleformer: hidden size per resolution, e.g. 256,64,16", "G.g_dict", needs=StyleformerConfig
+    ),
+    Option("--num_layers", INTS, "Styleformer: encoder layers per resolution", "G.num_layers", needs=StyleformerConfig),
+    Option("--depth", _POSITIVE, "Styleformer: channels per attention head", "G.depth", needs=StyleformerConfig),
+    Option(
+        "--minimum_head", _POSITIVE, "Styleformer: least number of heads", "G.minimum_head", needs=StyleformerConfig
+    ),
+    Option(
+        "--linformer", bool, "Styleformer-L: linear attention from 32x32 on", apply=_linformer, needs=StyleformerConfig
+    ),
+    Option(
+        "--start-resolution",
+        INTS,
+        "Styleformer: side, or height,width, it starts from",
+        apply=_start_resolution,
+        needs=StyleformerConfig,
+    ),
+    Option("--aug", click.Choice(["noaug", "ada", "fixed", "diffaug"]), "Discriminator augmentation", "ada.mode"),
     Option("--p", _SHARE, "Augmentation probability for --aug=fixed", "ada.p"),
     Option("--target", _SHARE, "Mean sign of D(real) that ADA aims at", "ada.target"),
     Option("--augpipe", click.Choice(list(AUGMENT_PRESETS)), "Which augmentations", apply=_augpipe),
-    Option("--freezed", click.IntRange(min=0), "Freeze-D: the first so many layers stay as they are", apply=_freezed),
+    Option(
+        "--freezed",
+        click.IntRange(min=0),
+        "Freeze-D: the first so many layers stay as they are",
+        "D.freeze_layers",
+        needs=StyleGAN2DiscriminatorConfig,
+    ),
     Option("--precision", click.Choice(list(DTYPES)), "Of the highest resolutions of both networks", "precision"),
     Option("--fp32", bool, "Float32 throughout, and no clamping of layer outputs", apply=_fp32),
     Option("--nhwc", bool, "Channels-last memory layout in the discriminator", "nhwc"),
@@ -166,6 +165,10 @@ def resolve(
     Raises UserError for everything that doesn't fit.
     """
     given = {o: values[o.name] for o in OPTIONS if values.get(o.name) is not None}
+    if preset not in PRESETS:
+        near = difflib.get_close_matches(preset, PRESETS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(PRESETS)}"
+        raise UserError(f"--cfg={preset}: there is no such preset; {hint} --import=FILE.py brings one of your own")
     chosen = PRESETS[preset]
     data = _data_config(chosen, given, settings)
     if needs_data or os.path.exists(os.path.expanduser(data.path)):
@@ -252,11 +255,21 @@ def _apply(cfg: TrainingConfig, given: dict[Option, Any]) -> None:
     if "target" in names and mode != "ada":
         raise UserError(f"--target steers --aug=ada, not --aug={mode}")
     for option in sorted(given, key=lambda o: o.name == "batch"):  # --batch looks at --batch-gpu
+        _check_needs(cfg, option)
         if option.field is not None:
             _assign(cfg, option.field, given[option])
         else:
             assert option.apply is not None
             option.apply(cfg, given[option])
+
+
+def _check_needs(cfg: TrainingConfig, option: Option) -> None:
+    if option.needs is None or isinstance(cfg.G, option.needs) or isinstance(cfg.D, option.needs):
+        return
+    what, kind = (
+        ("discriminator", cfg.D.kind) if issubclass(option.needs, DiscriminatorConfig) else ("generator", cfg.G.kind)
+    )
+    raise UserError(f"{option.flag} belongs to {option.needs.kind}, but the {what} is {kind}")
 
 
 def _assign(cfg: TrainingConfig, path: str, value: Any) -> None:
@@ -274,9 +287,12 @@ def check_config(cfg: TrainingConfig) -> tuple[int, int]:
         )
     for name in cfg.metrics:
         parse_name(name)
-    check_units(cfg.loss.image_norm, cfg.G.img_channels, "loss.image_norm")
-    for schedule in (cfg.G_opt, cfg.D_opt):
-        decay_factor(schedule, nimg=0)
+    cfg.loss.check(cfg.G, cfg.D)
+    check_ramps(cfg)
+    if isinstance(cfg.ada.p, Ramp) and cfg.ada.mode != "fixed":
+        raise UserError(f"ada.p is a ramp, which needs --aug=fixed, not --aug={cfg.ada.mode}")
+    if cfg.data.mirror and not build_space(cfg.G.space).may_mirror:
+        raise UserError(f"--mirror=1: {cfg.G.space.kind} can't be mirrored; convert mirrored pictures too instead")
     with torch.device("meta"):
         counts = [sum(p.numel() for p in networks.build(c).parameters()) for c in (cfg.G, cfg.D)]
     return counts[0], counts[1]

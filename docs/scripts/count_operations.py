@@ -22,8 +22,9 @@ from benchmarks.operations import counted_operations
 from torch_utils.ops.neighborhood_attention import registered
 from torch_utils.training_stats import BatchMean, Collector
 from training import networks
+from training.augment.draw import NoAugmentation
 from training.config import TrainingConfig
-from training.objectives.logistic import GanLoss, MicroBatch
+from training.objectives.base import MicroBatch, objective_class
 from training.presets import PRESETS
 
 IMAGES = 4  # of the micro-batch that is counted
@@ -47,14 +48,15 @@ def count(name: str) -> Operations:
 
 def _count(cfg: TrainingConfig) -> Operations:
     G, D = networks.build(cfg.G), networks.build(cfg.D)
-    loss = GanLoss(G, D, lambda x: x, cfg.loss, Collector(), BatchMean(), torch.zeros([]))  # type: ignore[arg-type]
+    objective = objective_class(cfg.loss)(cfg.loss, G, D, NoAugmentation(), Collector(), BatchMean())  # type: ignore
     nothing = torch.zeros(IMAGES, 0)
     real = torch.zeros(IMAGES, cfg.G.img_channels, *cfg.G.img_resolution)
     batch = MicroBatch(nothing, real, nothing)
-    phases = [(loss.g_main, G, 1), (loss.d_main, D, 1), (loss.d_r1, D, cfg.loss.r1_interval)]
-    if cfg.loss.pl_weight and cfg.loss.pl_interval:
-        phases.append((loss.g_path_length, G, cfg.loss.pl_interval))
-    train = sum(_counted(_step, phase, network, batch, [G, D]) / interval for phase, network, interval in phases)
+    players = {"G": G, "D": D}
+    train = sum(
+        _counted(_step, phase.loss, players[phase.player], batch, [G, D]) / phase.interval
+        for phase in objective.phases()
+    )
     with torch.no_grad():
         sample = _counted(G, torch.zeros(IMAGES, cfg.G.z_dim), nothing)
     return Operations(sample, train, train * cfg.total_kimg * 1000)

@@ -142,7 +142,7 @@ def test_a_step_of_training_with_all_phases(tmp_path, G, size):
     cfg.ada.p, cfg.loss.pl_weight, cfg.loss.pl_interval, cfg.loss.r1_interval = 0.5, 2, 1, 1
     for network in (cfg.G, cfg.D):
         network.img_resolution = size
-    trainer = Trainer(cfg, dataset, None, torch.device("cpu"))
+    trainer = Trainer(cfg, dataset, torch.device("cpu"))
     before = {name: p.detach().clone() for name, p in trainer.G.named_parameters()}
     trainer.step()
     for name, p in trainer.G.named_parameters():

@@ -65,8 +65,38 @@ def run(folder: Path, *command: str) -> str:
     return done.stdout
 
 
-def test_the_page_has_all_five():
-    assert list(FILES) == ["my_generator.py", "my_metric.py", "my_detector.py", "my_op.py", "my_source.py"]
+def test_the_page_has_all_six():
+    assert list(FILES) == [
+        "my_generator.py",
+        "my_recipe.py",
+        "my_metric.py",
+        "my_detector.py",
+        "my_op.py",
+        "my_source.py",
+    ]
+
+
+def test_a_whole_recipe_is_one_file_of_at_most_200_lines(folder):
+    """Two output levels, a discriminator of both, a pairing loss, a preset with scheduled lr and gamma."""
+    assert len(FILES["my_recipe.py"].splitlines()) <= 200
+    command = [*written("train.py", "two_sizes"), "--kimg=0.064", "--tick=0.032", "--metrics=none"]
+    said = run(folder, *command)
+    assert "two_sizes" in said
+    (run_folder,) = (folder / "out" / "two-sizes").iterdir()
+    lines = [json.loads(line) for line in (run_folder / "stats.jsonl").read_text().splitlines()]
+    for name, start, end in (("G_opt.lr", 0.002, 0.0005), ("D_opt.lr", 0.002, 0.0005), ("loss.gamma", 1.0, 0.1)):
+        first, last = (line[f"Schedule/{name}"]["mean"] for line in (lines[0], lines[-1]))
+        assert first == pytest.approx(start)
+        assert end < last < start, "two steps of a schedule over 125"
+    assert lines[-1]["Loss/r1_penalty"]["mean"] > 0
+    report = (run_folder / "report.html").read_text()
+    assert "R1 penalty" in report
+    assert "loss.gamma" in report
+    state = torch.load(run_folder / "training-state.pt", weights_only=True)
+    assert set(state["modules"]) == {"G", "D", "G_ema", "augment_pipe"}
+    network = next(run_folder.glob("network-snapshot-*.pkl")).relative_to(folder)
+    run(folder, "generate.py", "--import=my_recipe.py", f"--network={network}", "--seeds=0", "--outdir=seeds")
+    assert np.asarray(Image.open(folder / "seeds" / "seed0000.png")).shape == (32, 32, 3)
 
 
 def test_generator_metric_and_detector(folder, network):

@@ -16,7 +16,9 @@ from training.networks.discriminators.wavelet import WaveletDiscriminatorConfig
 from training.networks.generators.styleformer import StyleformerConfig
 from training.networks.generators.stylenat import StyleNATConfig
 from training.run.checkpoint import load_state, write_config
+from training.run.recorder import FolderRecorder
 from training.run.run_folder import RunFolder
+from training.session import Session
 from training.training_loop import Trainer
 
 EMOJI = str(Path(__file__).parents[2] / "datasets" / "noto-emoji-32.zip")
@@ -46,9 +48,9 @@ def recipe(name: str, *settings: str) -> TrainingConfig:
     return cfg
 
 
-def trainer(cfg: TrainingConfig, run: RunFolder | None = None) -> Trainer:
+def trainer(cfg: TrainingConfig) -> Trainer:
     data = cfg.data
-    return Trainer(cfg, open_dataset(data.path, xflip=data.mirror), run, torch.device("cpu"))
+    return Trainer(cfg, open_dataset(data.path, xflip=data.mirror), torch.device("cpu"))
 
 
 def everything(t: Trainer) -> dict[str, torch.Tensor]:
@@ -64,10 +66,13 @@ def everything(t: Trainer) -> dict[str, torch.Tensor]:
         elif isinstance(value, (int, float)):
             flat[name] = torch.tensor(value, dtype=torch.float64)
 
-    state = t.state()
-    del state["watch"]
-    add("state", state)
+    add("state", t.state())
     return flat
+
+
+def session(cfg: TrainingConfig, run: RunFolder) -> Session:
+    t = trainer(cfg)
+    return Session(t, FolderRecorder(run, t), open_dataset(cfg.data.path))
 
 
 def train_in(folder: Path, cfg: TrainingConfig) -> Trainer:
@@ -80,12 +85,12 @@ def train_in(folder: Path, cfg: TrainingConfig) -> Trainer:
         folder.mkdir(parents=True)
         write_config(folder, cfg)
         state, run = None, RunFolder(folder)
-    t = trainer(cfg, run)
+    s = session(cfg, run)
     if state is not None:
-        t.load_state(state)
-    t.train()
+        s.load_state(state)
+    s.run()
     run.close()
-    return t
+    return s.trainer
 
 
 def ranks_train(cfg: TrainingConfig, steps: int, dies_at: int | None, out: str) -> None:

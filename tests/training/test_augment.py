@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from support import golden
 
 from dnnlib.errors import UserError
@@ -228,3 +229,18 @@ def test_errors_name_the_cause():
         pipe(PRESETS["color"])(pictures(1, 5, 32, 32))
     with pytest.raises(UserError, match="more than 21 pixels"):
         pipe(PRESETS["filter"])(pictures(1, 3, 16, 16))
+
+
+def test_levels_of_other_sizes_move_in_proportion():
+    """A smooth picture, augmented and then halved, is nearly the halved picture under the same draw."""
+    ramp = torch.linspace(-1, 1, 64)
+    images = torch.stack([ramp[:, None].expand(64, 64), ramp.expand(64, 64), (ramp[:, None] * ramp)])[None].repeat(
+        4, 1, 1, 1
+    )
+    pipe = AugmentPipe(dataclasses.replace(PRESETS["bgc"], xint=0.0))  # whole-pixel shifts are rounded at each size
+    draw = pipe.draw(images)
+    large, small = draw.apply(images), draw.apply(F.avg_pool2d(images, 2))
+    inner = slice(4, -4)  # reflections at the border differ
+    difference = (F.avg_pool2d(large, 2) - small)[:, :, inner, inner].abs()
+    unmoved = (F.avg_pool2d(large, 2) - F.avg_pool2d(images, 2))[:, :, inner, inner].abs()
+    assert difference.mean() < 0.1 * unmoved.mean()

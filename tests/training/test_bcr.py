@@ -9,11 +9,15 @@ from dnnlib.config import from_dict, set_field, to_dict
 from torch_utils.training_stats import BatchMean, Collector
 from training import presets
 from training.augment import consistency
-from training.config import EmaConfig, LossConfig, OptimizerConfig, TrainingConfig
+from training.augment.draw import NoAugmentation
+from training.config import EmaConfig, TrainingConfig
 from training.dataset import open_dataset
+from training.networks.discriminators.wavelet import WaveletDiscriminatorConfig
+from training.networks.generators.stylenat import StyleNATConfig
 from training.networks.shared.pixel_units import IMAGENET_STD, to_units
-from training.objectives.logistic import GanLoss, MicroBatch
-from training.step.phases import decay_factor
+from training.objectives.base import MicroBatch
+from training.objectives.logistic import Logistic, LogisticConfig
+from training.schedule import Ramp, at, check_ramps
 from training.training_loop import Trainer
 
 EMOJI = "datasets/noto-emoji-32.zip"
@@ -93,6 +97,7 @@ def test_variations_follow_the_random_seed():
 class Brightness(torch.nn.Module):
     """A discriminator that weighs the channels of an image in [-1, 1]."""
 
+    takes_levels = False
     weight = torch.tensor([1.0, 2.0, -0.5])
 
     def forward(self, img: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
@@ -104,16 +109,26 @@ class Stripes(torch.nn.Module):
 
     z_dim, img_channels = 4, 3
 
+    def __init__(self):
+        super().__init__()
+        self.mapping = torch.nn.Linear(1, 1)
+
     def mixed_styles(self, z, c, probability):
         return z[:, None]
 
     def synthesis(self, ws, noise_mode):
         return ws[:, 0, :3, None, None].expand(-1, -1, 8, 8).clone()
 
+    def levels(self, ws, noise_mode):
+        return [self.synthesis(ws, noise_mode)]
 
-def gan_loss(**fields) -> GanLoss:
-    cfg = LossConfig(style_mixing=0, **fields)
-    return GanLoss(Stripes(), Brightness(), lambda x: x, cfg, Collector(), BatchMean(), torch.zeros([]))
+    def levels_of(self, pictures):
+        return [pictures]
+
+
+def gan_loss(**fields) -> Logistic:
+    cfg = LogisticConfig(style_mixing=0, **fields)
+    return Logistic(cfg, Stripes(), Brightness(), NoAugmentation(), Collector(), BatchMean())
 
 
 def test_bcr_loss_is_the_squared_change_of_the_verdict_in_the_recipes_units(monkeypatch):
@@ -154,25 +169,23 @@ def test_units_survive_the_way_there_and_back():
 
 
 def test_grey_images_have_no_imagenet_units():
-    class Grey(Stripes):
-        img_channels = 1
-
-    cfg = LossConfig(image_norm="imagenet")
+    grey = StyleNATConfig(img_channels=1)
     with pytest.raises(UserError, match="loss.image_norm=none"):
-        GanLoss(Grey(), Brightness(), lambda x: x, cfg, Collector(), BatchMean(), torch.zeros([]))
+        LogisticConfig(image_norm="imagenet").check(grey, WaveletDiscriminatorConfig(img_channels=1))
 
 
 def test_learning_rate_falls_linearly_between_the_marks():
-    cfg = OptimizerConfig(decay_start_kimg=10, decay_end_kimg=20)
-    assert [decay_factor(cfg, n) for n in (0, 10_000, 12_500, 20_000, 30_000)] == [1, 1, 0.75, 0, 0]
-    assert decay_factor(OptimizerConfig(), 10**9) == 1
+    lr = Ramp(2.0, 0.0, kimg=10, begin_kimg=10)
+    assert [at(lr, n) for n in (0, 10_000, 12_500, 20_000, 30_000)] == [2, 2, 1.5, 0, 0]
+    assert at(0.5, 10**9) == 0.5
 
 
-@pytest.mark.parametrize("marks", [(10, None), (None, 10), (20, 10)])
-def test_marks_of_the_decay_must_fit(marks):
-    cfg = OptimizerConfig(decay_start_kimg=marks[0], decay_end_kimg=marks[1])
-    with pytest.raises(UserError, match="both set or none"):
-        decay_factor(cfg, 0)
+@pytest.mark.parametrize("times", [{"kimg": 0}, {"kimg": -1}, {"kimg": 5, "begin_kimg": -1}])
+def test_times_of_a_ramp_must_fit(times):
+    cfg = TrainingConfig()
+    cfg.G_opt.lr = Ramp(1.0, 0.0, **times)
+    with pytest.raises(UserError, match=r"G_opt\.lr: a ramp needs"):
+        check_ramps(cfg)
 
 
 def test_ema_in_steps_does_not_depend_on_the_batch():
@@ -190,13 +203,14 @@ def test_recipe_of_the_ffhq_presets():
     assert from_dict(TrainingConfig, to_dict(cfg)) == cfg
     assert presets.PRESETS["ffhq256"].mirror
     assert (cfg.batch, cfg.micro_batch, cfg.total_kimg) == (64, 8, 64_000)
-    assert (cfg.G_opt.lr, cfg.D_opt.lr, cfg.D_opt.max_grad_norm) == (5e-5, 2e-4, 5)
-    assert (cfg.G_opt.decay_start_kimg, cfg.D_opt.decay_start_kimg) == (49_600, 49_600)
+    assert cfg.G_opt.lr == Ramp(5e-5, 0, kimg=14_400, begin_kimg=49_600)
+    assert cfg.D_opt.lr == Ramp(2e-4, 0, kimg=14_400, begin_kimg=49_600)
+    assert cfg.D_opt.max_grad_norm == 5
     assert (cfg.loss.r1_gamma, cfg.loss.r1_interval, cfg.loss.pl_weight) == (10, 16, 0)
     assert (cfg.loss.bcr_real, cfg.loss.bcr_fake, cfg.loss.image_norm) == (10, 10, "imagenet")
     assert cfg.D.spectral_norm
     church = presets.PRESETS["church256"].build(256, 8)
-    assert (church.total_kimg, church.G_opt.decay_start_kimg) == (96_000, 83_200)
+    assert (church.total_kimg, church.G_opt.lr.begin_kimg) == (96_000, 83_200)
     assert (church.loss.r1_gamma, church.loss.bcr_real) == (5, 0)
     cfg.batch, cfg.gpus = 2, 1
     assert cfg.micro_batch == 2, "a small batch is one micro-batch"
@@ -229,7 +243,7 @@ def trainer(emoji, preset: str, *settings: str) -> Trainer:
     cfg.data.path = EMOJI
     for network in (cfg.G, cfg.D):
         network.img_resolution = (32, 32)
-    return Trainer(cfg, emoji, None, torch.device("cpu"))
+    return Trainer(cfg, emoji, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
@@ -278,15 +292,16 @@ def test_batch_in_micro_batches_has_the_gradient_of_the_whole(emoji):
     """Nothing in G or D may depend on how a batch is cut: spectral norm's vectors are those of the last step."""
     t = trainer(emoji, "ffhq256", *TINY_NAT, *TINY_WAVELET, "batch_gpu=2")
     main = next(p for p in t.phases if p.name == "Dmain")
-    main.set_trainable(True)
+    player = t.players["D"]
+    player.set_trainable(True)
     torch.manual_seed(1)
     batch = t._micro_batch(0, True)
     grads = []
     for _ in range(2):  # a second micro-batch in between must not matter
-        main.optimizer.zero_grad()
+        player.optimizer.zero_grad()
         torch.manual_seed(2)
         main.loss(batch).backward()
-        grads.append([p.grad.clone() for p in main.parameters])
+        grads.append([p.grad.clone() for p in player.parameters])
         main.loss(t._micro_batch(1, True))
     assert all(torch.equal(a, b) for a, b in zip(*grads))
 
@@ -312,10 +327,11 @@ def test_spectral_norm_follows_after_each_step(emoji):
 def test_gradient_is_clipped_on_the_main_step_only(emoji):
     t = trainer(emoji, "ffhq256", *TINY_NAT, *TINY_WAVELET)
     for phase in t.phases:
-        for p in phase.parameters:
+        player = t.players[phase.player]
+        for p in player.parameters:
             p.grad = torch.ones_like(p)
-        phase.update(nimg=0)
-        norm = torch.cat([p.grad.flatten() for p in phase.parameters]).norm().item()
+        player.update(nimg=0, clip=not phase.lazy)
+        norm = torch.cat([p.grad.flatten() for p in player.parameters]).norm().item()
         if phase.name == "Dmain":
             assert norm == pytest.approx(5, rel=1e-4)
         else:
@@ -325,10 +341,10 @@ def test_gradient_is_clipped_on_the_main_step_only(emoji):
 def test_decay_keeps_the_ratio_of_the_two_rates(emoji):
     t = trainer(emoji, "ffhq256", *TINY_NAT, *TINY_WAVELET)
     for nimg, factor in ((0, 1.0), (56_800_000, 0.5), (64_000_000, 0.0)):
-        for phase in t.phases:
-            for p in phase.parameters:
+        for player in t.players.values():
+            for p in player.parameters:
                 p.grad = torch.zeros_like(p)
-            phase.update(nimg)
-        rates = {p.name: p.optimizer.param_groups[0]["lr"] for p in t.phases}
-        assert rates["Gmain"] == pytest.approx(5e-5 * factor)
-        assert rates["Dmain"] == pytest.approx(2e-4 * factor * 2 / 3)  # R1 every 2 batches here
+            player.update(nimg, clip=True)
+        rates = {name: player.optimizer.param_groups[0]["lr"] for name, player in t.players.items()}
+        assert rates["G"] == pytest.approx(5e-5 * factor)
+        assert rates["D"] == pytest.approx(2e-4 * factor * 2 / 3)  # R1 every 2 batches here

@@ -193,10 +193,10 @@ def test_metrics_that_a_kill_prevented_are_made_good(tmp_path, monkeypatch):
     def killed(self, names, snapshot):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("training.training_loop.Trainer._measure", killed)
+    monkeypatch.setattr("training.session.Session._measure", killed)
     with pytest.raises(KeyboardInterrupt):
         train_in(tmp_path, cfg)
-    monkeypatch.setattr("training.training_loop.Trainer._measure", lambda t, *what: measured.append((t.nimg, *what)))
+    monkeypatch.setattr("training.session.Session._measure", lambda s, *what: measured.append((s.trainer.nimg, *what)))
     train_in(tmp_path, cfg)
     assert measured[0] == (0, ["kid2k_lite0"], "network-snapshot-000000.pkl")
     assert [m[0] for m in measured] == [0, 8]
@@ -261,9 +261,10 @@ def test_warns_once_of_overfitting_and_collapse():
     cfg = recipe("ada")
     set_field(cfg, "ada.mode=noaug")
     h = health.Health()
-    knows_all = {"Loss/signs/real": {"mean": 0.99}, "Loss/signs/fake": {"mean": -0.99}}
-    unsure = {"Loss/signs/real": {"mean": 0.6}, "Loss/signs/fake": {"mean": -0.6}}
-    told = [h.after_tick(stats, cfg, 0.0) for stats in [knows_all] * 4 + [unsure] + [knows_all] * 6]
+    certainty = trainer(cfg).objective.certainty
+    knows_all = certainty({"Loss/signs/real": {"mean": 0.99}, "Loss/signs/fake": {"mean": -0.99}})
+    unsure = certainty({"Loss/signs/real": {"mean": 0.99}, "Loss/signs/fake": {"mean": -0.6}})
+    told = [h.after_tick(sure, cfg, 0.0) for sure in [knows_all] * 4 + [unsure] + [knows_all] * 6]
     assert [i for i, text in enumerate(told) if text] == [9]
     assert "--aug=ada" in told[9]
     assert h.after_pictures(0.05, nimg=1000) is None, "young"

@@ -1,7 +1,5 @@
 """The training step: micro-batches, repeatability, the order of the data, ADA, EMA."""
 
-import copy
-
 import pytest
 import torch
 
@@ -11,7 +9,7 @@ from training.config import TrainingConfig
 from training.dataset import open_dataset
 from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
 from training.networks.generators.styleformer import StyleformerConfig
-from training.step.phases import keyed_seed, sync_gradients
+from training.step.gradients import keyed_seed, sync_gradients
 from training.training_loop import Trainer
 
 EMOJI = "datasets/noto-emoji-32.zip"
@@ -38,7 +36,7 @@ def emoji():
 
 
 def trained(cfg: TrainingConfig, dataset, steps: int) -> Trainer:
-    trainer = Trainer(cfg, dataset, None, torch.device("cpu"))
+    trainer = Trainer(cfg, dataset, torch.device("cpu"))
     for _ in range(steps):
         trainer.step()
     return trainer
@@ -47,7 +45,7 @@ def trained(cfg: TrainingConfig, dataset, steps: int) -> Trainer:
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
     named = {"G": trainer.G, "D": trainer.D, "G_ema": trainer.G_ema, "augment": trainer.augment}
     tensors = {f"{n}.{k}": v for n, m in named.items() for k, v in m.state_dict().items()}
-    return {**tensors, "pl_mean": trainer.pl_mean}
+    return tensors | trainer.objective.state()
 
 
 def test_two_runs_are_bit_identical(emoji):
@@ -64,17 +62,18 @@ def test_another_seed_trains_another_network(emoji):
 def gradients_by_micro_batch(trainer: Trainer, phase_index: int, order: list[int]) -> list[torch.Tensor]:
     """Summed gradients of one phase with the micro-batches taken in `order`, as ranks would split them."""
     phase = trainer.phases[phase_index]
-    phase.set_trainable(True)
-    total = [torch.zeros_like(p) for p in phase.parameters]
+    player = trainer.players[phase.player]
+    player.set_trainable(True)
+    total = [torch.zeros_like(p) for p in player.parameters]
     for micro in order:
-        phase.optimizer.zero_grad()
+        player.optimizer.zero_grad()
         torch.manual_seed(keyed_seed(trainer.cfg.seed, trainer.step_count, phase_index, micro))
         loss = phase.loss(trainer._micro_batch(micro, phase.needs_reals))
         (loss * (phase.interval / len(order))).backward()
-        for t, p in zip(total, phase.parameters):
+        for t, p in zip(total, player.parameters):
             if p.grad is not None:
                 t += p.grad
-    phase.set_trainable(False)
+    player.set_trainable(False)
     return total
 
 
@@ -82,16 +81,17 @@ def gradients_by_micro_batch(trainer: Trainer, phase_index: int, order: list[int
 def test_accumulated_micro_batches_are_the_same_in_any_order_of_ranks(emoji, phase_index):
     """4 micro-batches of 8 in one step against the same ones computed one by one, in two orders."""
     cfg = tiny_config("batch=32", "batch_gpu=8")
-    trainer = Trainer(cfg, emoji, None, torch.device("cpu"))
+    trainer = Trainer(cfg, emoji, torch.device("cpu"))
     phase = trainer.phases[phase_index]
-    reference = copy.deepcopy(trainer)
-    before = [p.clone() for p in phase.parameters]
+    parameters = trainer.players[phase.player].parameters
+    reference = Trainer(cfg, emoji, torch.device("cpu"))
+    before = [p.clone() for p in parameters]
     trainer._run_phase(phase_index, phase)
-    step = [b - p for b, p in zip(before, phase.parameters)]
+    step = [b - p for b, p in zip(before, parameters)]
     assert max(float(s.abs().max()) for s in step) > 0
     for order in ([0, 1, 2, 3], [2, 0, 3, 1]):
         grads = gradients_by_micro_batch(reference, phase_index, order)
-        for p, g in zip(phase.parameters, grads):
+        for p, g in zip(parameters, grads):
             if p.grad is None:
                 assert not g.any()
                 continue
@@ -101,16 +101,16 @@ def test_accumulated_micro_batches_are_the_same_in_any_order_of_ranks(emoji, pha
 def test_simulated_ranks_take_the_same_step(emoji, monkeypatch):
     """Two ranks in one process: each computes its share, the sum of both is what one process computes alone."""
     cfg = tiny_config("batch=32", "batch_gpu=8")
-    alone = Trainer(cfg, emoji, None, torch.device("cpu"))
+    alone = Trainer(cfg, emoji, torch.device("cpu"))
     alone._run_phase(2, alone.phases[2])
     shares = []
     for rank in (0, 1):
-        trainer = Trainer(cfg, emoji, None, torch.device("cpu"))
+        trainer = Trainer(cfg, emoji, torch.device("cpu"))
         monkeypatch.setattr("torch_utils.distributed.rank", lambda r=rank: r)
         monkeypatch.setattr("torch_utils.distributed.world_size", lambda: 2)
         trainer._run_phase(2, trainer.phases[2])
-        shares.append([p.grad for p in trainer.phases[2].parameters])
-    for p, a, b in zip(alone.phases[2].parameters, *shares):
+        shares.append([p.grad for p in trainer.players["D"].parameters])
+    for p, a, b in zip(alone.players["D"].parameters, *shares):
         assert (p.grad - (a + b)).abs().max() <= 1e-5 * p.grad.abs().max() + 1e-9
 
 
@@ -132,16 +132,16 @@ def test_gradients_that_are_not_finite_are_replaced_and_counted():
 def test_lazy_regularisation_corrects_adam():
     """Interval 4: learning rate x 4/5, beta2^(4/5); it applies without a path length phase too (preset cifar)."""
     cfg = tiny_config("loss.pl_weight=0", "loss.pl_interval=4", "loss.r1_interval=16")
-    trainer = Trainer(cfg, open_dataset(EMOJI), None, torch.device("cpu"))
+    trainer = Trainer(cfg, open_dataset(EMOJI), torch.device("cpu"))
     assert [p.name for p in trainer.phases] == ["Gmain", "Dmain", "Dreg"]
-    g, d = trainer.phases[0].optimizer.param_groups[0], trainer.phases[1].optimizer.param_groups[0]
+    g, d = (trainer.players[name].optimizer.param_groups[0] for name in "GD")
     assert g["lr"] == pytest.approx(0.002)
     assert g["betas"] == pytest.approx((0, 0.99**0.8))
     assert d["lr"] == pytest.approx(0.0025 * 16 / 17)
 
 
 def test_ada_moves_p_towards_its_target(emoji):
-    trainer = Trainer(tiny_config(), emoji, None, torch.device("cpu"))
+    trainer = Trainer(tiny_config(), emoji, torch.device("cpu"))
     step = 8 * 4 / 500_000
     for sign, expected in ((1.0, 0.5 + step), (0.5, 0.5 - step), (-1.0, 0.5 - step)):
         trainer.augment.p.fill_(0.5)
@@ -152,7 +152,7 @@ def test_ada_moves_p_towards_its_target(emoji):
 
 
 def test_ada_respects_its_bounds(emoji):
-    trainer = Trainer(tiny_config("ada.p_max=0.7"), emoji, None, torch.device("cpu"))
+    trainer = Trainer(tiny_config("ada.p_max=0.7"), emoji, torch.device("cpu"))
     for start, sign, expected in ((0.7, 1.0, 0.7), (0.0, -1.0, 0.0)):
         trainer.augment.p.fill_(start)
         trainer.means.add("sign_real", torch.full([4, 1], sign))
@@ -162,7 +162,7 @@ def test_ada_respects_its_bounds(emoji):
 
 
 def test_ema_halves_the_distance_in_its_half_life(emoji):
-    trainer = Trainer(tiny_config("ema.half_life_kimg=0.016", "ema.rampup=null"), emoji, None, torch.device("cpu"))
+    trainer = Trainer(tiny_config("ema.half_life_kimg=0.016", "ema.rampup=null"), emoji, torch.device("cpu"))
     ema, now = trainer.G_ema.synthesis.b8_0.const, trainer.G.synthesis.b8_0.const
     with torch.no_grad():
         now += 1
@@ -187,9 +187,9 @@ def test_means_over_a_batch_do_not_depend_on_its_cuts():
 
 
 def test_w_avg_moves_by_the_mean_style(emoji):
-    trainer = Trainer(tiny_config("loss.style_mixing=0"), emoji, None, torch.device("cpu"))
+    trainer = Trainer(tiny_config("loss.style_mixing=0"), emoji, torch.device("cpu"))
     torch.manual_seed(keyed_seed(0, 0, 0, 0))
     w = trainer.G.mapping(torch.randn(8, 16))[:, 0]
     trainer._run_phase(0, trainer.phases[0])
-    trainer._update_means()
+    trainer.objective.after_step()
     assert torch.allclose(trainer.G.mapping.w_avg, w.mean(0) * (1 - 0.995), atol=1e-6)

@@ -6,19 +6,27 @@ import torch
 
 
 class Draw(Protocol):
-    """The random choices of one augmentation for N images. All batches of the shape that it was drawn for are varied
-    alike, whichever it is applied to first: the levels of one picture, or both sides of a finite difference."""
+    """The random choices of one augmentation for N images. Whatever it is applied to is varied alike: the levels of one
+    picture, both sides of a finite difference."""
 
     def apply(self, images: torch.Tensor) -> torch.Tensor:
-        """Images [N, C, H, W] in [-1, 1] -> the same shape. Draws nothing."""
+        """Images [N, C, H, W] in [-1, 1] -> the same shape, differentiable. Draws nothing. Images of another size
+        than it was drawn for, where the augmentation takes them, move in proportion."""
 
 
 class Augmentation(Protocol):
-    """Random variations of images, each image its own."""
+    """Random variations of images, each image its own: what pictures pass before the discriminator sees them."""
 
     def draw(self, like: torch.Tensor) -> Draw:
         """Random choices for images [N, C, H, W] of `like`'s shape, type and device, from the device's default
         generator."""
 
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Images [N, C, H, W] -> the same shape: a fresh draw, applied once."""
+
+class NoAugmentation:
+    """Leaves pictures as they are; its own draw."""
+
+    def draw(self, like: torch.Tensor) -> "NoAugmentation":
+        return self
+
+    def apply(self, images: torch.Tensor) -> torch.Tensor:
+        return images

@@ -125,21 +125,28 @@ class AugmentPipe(nn.Module):
         if sigma is not None:
             pixels = torch.randn(like.shape, dtype=like.dtype, device=like.device)
             noise = sigma[:, None, None, None] * pixels
-        return PipeDraw(maps, colors, gains, noise, box)
+        return PipeDraw((like.shape[2], like.shape[3]), maps, colors, gains, noise, box)
 
 
 @dataclasses.dataclass
 class PipeDraw:
     """The choices for N images; None for transforms that the config leaves out."""
 
-    maps: torch.Tensor | None  # [N, 3, 3]
+    size: tuple[int, int]  # (height, width) that maps and noise are for
+    maps: torch.Tensor | None  # [N, 3, 3], in pixels
     colors: torch.Tensor | None  # [N, 4, 4]
     gains: torch.Tensor | None  # [N, 4]
     noise: torch.Tensor | None  # [N, C, H, W]
     box: torch.Tensor | None  # [N, 3]
 
     def apply(self, images: torch.Tensor) -> torch.Tensor:
-        """Images [N, C, H, W] in [-1, 1] -> the same shape. UserError as `AugmentPipe.forward`."""
+        """Images [N, C, H, W] in [-1, 1] -> the same shape. UserError as `AugmentPipe.forward`.
+
+        The levels of one picture may have other sizes than it was drawn for: they move in proportion.
+        """
+        size = (images.shape[2], images.shape[3])
+        if size != self.size:
+            return self._resized(size).apply(images)
         if self.maps is not None:
             images = geometry.warp(images, self.maps)
         if self.colors is not None:
@@ -149,6 +156,15 @@ class PipeDraw:
         if self.noise is not None:
             images = images + self.noise
         return images if self.box is None else cut_out(images, self.box)
+
+    def _resized(self, size: tuple[int, int]) -> "PipeDraw":
+        maps, noise = self.maps, self.noise
+        if maps is not None:
+            y, x = (maps.new_full([len(maps)], new / old) for new, old in zip(size, self.size))
+            maps = geometry.scale(x, y) @ maps @ geometry.scale(1 / x, 1 / y)
+        if noise is not None:
+            noise = F.interpolate(noise, size, mode="nearest")
+        return dataclasses.replace(self, size=size, maps=maps, noise=noise)
 
 
 class RandomDraws:

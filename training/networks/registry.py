@@ -1,13 +1,14 @@
 """Networks by name: a config dataclass and a module class, joined by a decorator; a config rebuilds its network."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 
 from dnnlib.config import Tagged, from_dict, register_kind
 from dnnlib.errors import ConfigError
+from training.networks.image_space import ImageSpaceConfig, PixelsConfig
 
 
 @dataclass
@@ -27,6 +28,7 @@ class GeneratorConfig(NetworkConfig):
     w_dim: int = 512  # style dimension
     mapping_layers: int = 8  # fully connected layers from z to w
     seed_rule: Literal["numpy", "torch"] = "numpy"  # whose random numbers a seed's z comes from
+    space: ImageSpaceConfig = field(default_factory=PixelsConfig)  # what the networks see and G makes
 
 
 @dataclass

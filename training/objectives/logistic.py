@@ -1,58 +1,103 @@
-"""Losses of generator and discriminator on one micro-batch. They know nothing of processes, optimisers or files."""
+"""StyleGAN2's objective, with bCR: the logistic loss (Goodfellow et al. 2014, the non-saturating form), R1 and path
+length regularisation in lazy phases, style mixing."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from torch_utils.training_stats import BatchMean, Collector
+from dnnlib.errors import UserError
+from torch_utils.training_stats import Stats
 from training.augment import consistency
-from training.config import LossConfig
-from training.networks.shared.generator import Generator
-from training.networks.shared.pixel_units import check_units, from_units, to_units
+from training.networks.registry import DiscriminatorConfig, GeneratorConfig
+from training.networks.shared.pixel_units import ValueRange, check_units, from_units, to_units
+from training.objectives.base import Images, MicroBatch, Objective, ObjectiveConfig, PhaseSpec, register_objective
+from training.objectives.penalties import gradient_penalty, path_length
+from training.schedule import Value, at
 
 
 @dataclass
-class MicroBatch:
-    """The inputs of one loss evaluation."""
+class LogisticConfig(ObjectiveConfig):
+    """Non-saturating logistic loss and its regularisers."""
 
-    gen_c: torch.Tensor  # [N, c_dim] labels to generate for
-    real: torch.Tensor | None = None  # [N, C, H, W] in [-1, 1], for phases that need reals
-    real_c: torch.Tensor | None = None  # [N, c_dim]
+    gamma_field: ClassVar[str | None] = "r1_gamma"
 
-    def __len__(self) -> int:
-        return len(self.gen_c)
+    r1_gamma: Value = 10.0  # weight of the R1 gradient penalty (Mescheder et al. 2018)
+    r1_interval: int = 16  # batches between R1 steps (lazy regularisation)
+    pl_weight: float = 2.0  # weight of the path length penalty, 0: off (Karras et al. 2020, section 3.2)
+    pl_interval: int | None = 4  # batches between path length steps; its Adam correction applies even without a penalty
+    pl_decay: float = 0.01  # of the running mean length
+    pl_batch_shrink: int = 2  # the penalty sees 1/so many of a batch
+    style_mixing: float = 0.9  # probability of mixing two latents' styles
+    bcr_real: float = 0.0  # weight of bCR on reals, 0: off (Zhao et al. 2021)
+    bcr_fake: float = 0.0  # weight of bCR on fakes
+    image_norm: ValueRange = "none"  # units of the images that R1 and bCR are meant in
+
+    def check(self, G: GeneratorConfig, D: DiscriminatorConfig) -> None:
+        check_units(self.image_norm, G.img_channels, "loss.image_norm")
 
 
-@dataclass
-class GanLoss:
-    """Logistic GAN loss (Goodfellow et al. 2014, the non-saturating form), R1 and path length regularisation.
+@register_objective("logistic", LogisticConfig)
+class Logistic(Objective):
+    """Averaged over the whole batch: 'w', 'pl_length', 'sign_real'."""
 
-    Each public method takes a micro-batch and returns its mean loss. What has to be averaged over the whole batch
-    goes into `means`: 'w', 'pl_length', 'sign_real'.
-    """
+    cfg: LogisticConfig
+    curves = (
+        ("Losses", {"G": "Loss/G/loss", "D": "Loss/D/loss"}, ""),
+        (
+            "Scores of the discriminator",
+            {"reals": "Loss/scores/real", "fakes": "Loss/scores/fake"},
+            "Drifting far apart means that the discriminator overfits.",
+        ),
+        ("Mean sign of D(real)", {"sign": "Loss/signs/real"}, "What augmentation is adapted to."),
+        ("Augmentation probability p", {"p": "Progress/augment"}, ""),
+        ("R1 penalty", {"R1": "Loss/r1_penalty"}, ""),
+        ("Path length penalty", {"penalty": "Loss/pl_penalty"}, ""),
+        ("Balanced consistency", {"reals": "Loss/bcr/real", "fakes": "Loss/bcr/fake"}, ""),
+    )
 
-    G: Generator
-    D: nn.Module
-    augment: Callable[[torch.Tensor], torch.Tensor]  # applied to whatever D sees
-    cfg: LossConfig
-    stats: Collector
-    means: BatchMean
-    pl_mean: torch.Tensor  # [], running mean of path lengths, as of the last step
+    def __init__(self, *args: object):
+        super().__init__(*args)  # type: ignore[arg-type]
+        self.pl_mean = torch.zeros([], device=next(self.G.parameters()).device)  # path length, as of the last step
+        if self.D.takes_levels and (self.cfg.bcr_real or self.cfg.bcr_fake):
+            raise UserError("loss.bcr_real, loss.bcr_fake: bCR varies one picture, but this discriminator takes levels")
 
-    def __post_init__(self) -> None:
-        # What the main phases call, which differentiate once: training.step.compilation puts compiled forms here.
-        self.synthesis_once: Callable[..., torch.Tensor] = self.G.synthesis
-        self.D_once: Callable[..., torch.Tensor] = self.D
-        check_units(self.cfg.image_norm, self.G.img_channels, "loss.image_norm")
+    def phases(self) -> list[PhaseSpec]:
+        cfg = self.cfg
+        phases = [PhaseSpec("Gmain", "G", self.g_main)]
+        if cfg.pl_weight and cfg.pl_interval:
+            phases.append(PhaseSpec("Greg", "G", self.g_path_length, cfg.pl_interval, lazy=True))
+        phases.append(PhaseSpec("Dmain", "D", self.d_main, needs_reals=True))
+        if cfg.r1_gamma:
+            phases.append(PhaseSpec("Dreg", "D", self.d_r1, cfg.r1_interval, needs_reals=True, lazy=True))
+        return phases
+
+    def lazy_interval(self, player: str) -> int | None:
+        return self.cfg.pl_interval if player == "G" else self.cfg.r1_interval
+
+    def after_step(self) -> None:
+        super().after_step()
+        length = self.means.take("pl_length")
+        if length is not None:
+            self.pl_mean.lerp_(length.squeeze(0), self.cfg.pl_decay)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {"pl_mean": self.pl_mean}
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        self.pl_mean.copy_(state["pl_mean"])
+
+    def certainty(self, stats: Stats) -> float:
+        real, fake = (stats.get(f"Loss/signs/{kind}", {}).get("mean", 0.0) for kind in ("real", "fake"))
+        return max(min(real, -fake), 0.0)
 
     def g_main(self, batch: MicroBatch) -> torch.Tensor:
         """softplus(-D(G(z))): G wants its images taken for real."""
-        logits = self._run_d(self._fakes(batch, record_w=True), batch.gen_c)
-        self._report_scores("fake", logits)
+        fakes = self.generate(batch.gen_c, self.cfg.style_mixing, record_w=True)
+        logits = self.run_D(fakes, batch.gen_c)
+        self.report_scores("fake", logits)
         loss = F.softplus(-logits)
         self.stats.report("Loss/G/loss", loss)
         return loss.mean()
@@ -63,13 +108,8 @@ class GanLoss:
         c = batch.gen_c[:n]
         # Only the MATH attention kernel can be differentiated twice.
         with sdpa_kernel(SDPBackend.MATH):
-            ws = self.G.mixed_styles(self._latents(n, c), c, self.cfg.style_mixing)
-            if not ws.requires_grad:  # a mapping without weights
-                ws.requires_grad_(True)
-            images = self.G.synthesis(ws, noise_mode="random")
-            y = torch.randn_like(images) / (images.shape[2] * images.shape[3]) ** 0.5
-            (gradient,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)
-        lengths = gradient.square().sum(2).mean(1).sqrt()
+            z = torch.randn([n, self.G.z_dim], device=c.device)
+            lengths = path_length(self.G, self.G.mixed_styles(z, c, self.cfg.style_mixing))
         self.means.add("pl_length", lengths)
         penalty = (lengths - self.pl_mean).square()
         self.stats.report("Loss/pl_penalty", penalty)
@@ -81,55 +121,39 @@ class GanLoss:
         """softplus(D(G(z))) + softplus(-D(x)), and bCR on both."""
         assert batch.real is not None
         with torch.no_grad():
-            fakes = self._fakes(batch)
-        fake_logits = self._run_d(fakes, batch.gen_c)
-        real_logits = self._run_d(batch.real, batch.real_c)
-        self._report_scores("fake", fake_logits)
-        self._report_scores("real", real_logits)
+            fakes = self.generate(batch.gen_c, self.cfg.style_mixing)
+        reals = self.G.levels_of(batch.real)
+        fake_logits = self.run_D(fakes, batch.gen_c)
+        real_logits = self.run_D(reals, batch.real_c)
+        self.report_scores("fake", fake_logits)
+        self.report_scores("real", real_logits)
         self.means.add("sign_real", real_logits.sign())
         loss = F.softplus(fake_logits) + F.softplus(-real_logits)
         self.stats.report("Loss/D/loss", loss)
         if self.cfg.bcr_real:
-            loss = loss + self._inconsistency("real", batch.real, batch.real_c, real_logits) * self.cfg.bcr_real
+            loss = loss + self._inconsistency("real", reals, batch.real_c, real_logits) * self.cfg.bcr_real
         if self.cfg.bcr_fake:
             loss = loss + self._inconsistency("fake", fakes, batch.gen_c, fake_logits) * self.cfg.bcr_fake
         return loss.mean()
 
-    def _inconsistency(
-        self, what: str, images: torch.Tensor, c: torch.Tensor | None, logits: torch.Tensor
-    ) -> torch.Tensor:
-        """(D(T(x)) - D(x))^2, T a random variation (bCR: Zhao et al. 2021, algorithm 1)."""
-        varied = from_units(consistency.vary(to_units(images, self.cfg.image_norm)), self.cfg.image_norm)
-        difference = (self._run_d(varied, c) - logits).square()
-        self.stats.report(f"Loss/bcr/{what}", difference)
-        return difference
-
     def d_r1(self, batch: MicroBatch) -> torch.Tensor:
         """gamma / 2 * |grad_x D(augment(x))|^2 on reals (Mescheder et al. 2018, equation 9), x in `image_norm`."""
         assert batch.real is not None
-        real = to_units(batch.real.detach(), self.cfg.image_norm).requires_grad_(True)
-        logits = self.D(self.augment(from_units(real, self.cfg.image_norm)), batch.real_c)
-        (gradient,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
-        penalty = gradient.square().sum([1, 2, 3])
+        units = self.cfg.image_norm
+
+        def judge(images: Images) -> torch.Tensor:
+            return self.run_D(self.G.levels_of(from_units(images[0], units)), batch.real_c, once=False)
+
+        penalty = gradient_penalty(judge, [to_units(batch.real.detach(), units)])
         self.stats.report("Loss/r1_penalty", penalty)
-        loss = penalty * (self.cfg.r1_gamma / 2)
+        loss = penalty * (at(self.cfg.r1_gamma, self.nimg) / 2)
         self.stats.report("Loss/D/reg", loss)
         return loss.mean()
 
-    def _fakes(self, batch: MicroBatch, record_w: bool = False) -> torch.Tensor:
-        z = self._latents(len(batch), batch.gen_c)
-        ws = self.G.mixed_styles(z, batch.gen_c, self.cfg.style_mixing)
-        if record_w:
-            # The first style always comes from the first latent, mixed or not.
-            self.means.add("w", ws[:, 0])
-        return self.synthesis_once(ws, noise_mode="random")
-
-    def _latents(self, n: int, like: torch.Tensor) -> torch.Tensor:
-        return torch.randn([n, self.G.z_dim], device=like.device)
-
-    def _run_d(self, images: torch.Tensor, c: torch.Tensor | None) -> torch.Tensor:
-        return self.D_once(self.augment(images), c)
-
-    def _report_scores(self, what: str, logits: torch.Tensor) -> None:
-        self.stats.report(f"Loss/scores/{what}", logits)
-        self.stats.report(f"Loss/signs/{what}", logits.sign())
+    def _inconsistency(self, what: str, images: Images, c: torch.Tensor | None, logits: torch.Tensor) -> torch.Tensor:
+        """(D(T(x)) - D(x))^2, T a random variation (bCR: Zhao et al. 2021, algorithm 1)."""
+        units = self.cfg.image_norm
+        varied = from_units(consistency.vary(to_units(images[-1], units)), units)
+        difference = (self.run_D([varied], c) - logits).square()
+        self.stats.report(f"Loss/bcr/{what}", difference)
+        return difference

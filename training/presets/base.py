@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from training.config import AdaConfig, EmaConfig, LossConfig, OptimizerConfig, TrainingConfig
+from training.config import AdaConfig, EmaConfig, OptimizerConfig, TrainingConfig
 from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
 from training.networks.registry import GeneratorConfig
+from training.objectives.logistic import LogisticConfig
 
 PresetFunction = Callable[[int, int], TrainingConfig]
 
@@ -62,7 +63,7 @@ def stylegan2_config(
         D=D,
         G_opt=OptimizerConfig(lr=lr),
         D_opt=OptimizerConfig(lr=lr),
-        loss=LossConfig(r1_gamma=gamma, pl_weight=pl_weight, style_mixing=style_mixing),
+        loss=LogisticConfig(r1_gamma=gamma, pl_weight=pl_weight, style_mixing=style_mixing),
         ema=ema,
         ada=ada or AdaConfig(),
     )

@@ -1,11 +1,12 @@
 """Presets for the embedded pictures, small enough for two CPU cores."""
 
-from training.config import AdaConfig, EmaConfig, LossConfig, OptimizerConfig, TrainingConfig
+from training.config import AdaConfig, EmaConfig, OptimizerConfig, TrainingConfig
 from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
 from training.networks.discriminators.wavelet import WaveletDiscriminatorConfig
 from training.networks.generators.styleformer import StyleformerConfig
 from training.networks.generators.styleformer_c import StyleformerCConfig
 from training.networks.generators.stylenat import StyleNATConfig
+from training.objectives.logistic import LogisticConfig
 from training.presets.base import preset, stylegan2_config
 
 
@@ -66,7 +67,7 @@ def demo_nat(resolution: int, gpus: int) -> TrainingConfig:
         ada=AdaConfig(mode="noaug"),
         metrics=["kid1k_lite0"],
     )
-    cfg.loss = LossConfig(
+    cfg.loss = LogisticConfig(
         r1_gamma=0.5, pl_weight=0, pl_interval=None, style_mixing=0, bcr_real=1, bcr_fake=1, image_norm="imagenet"
     )
     return cfg

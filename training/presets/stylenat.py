@@ -1,9 +1,11 @@
 """StyleNAT, a preset per row of the paper."""
 
-from training.config import AdaConfig, EmaConfig, LossConfig, OptimizerConfig, TrainingConfig
+from training.config import AdaConfig, EmaConfig, OptimizerConfig, TrainingConfig
 from training.networks.discriminators.wavelet import WaveletDiscriminatorConfig
 from training.networks.generators.stylenat import StyleNATConfig
+from training.objectives.logistic import LogisticConfig
 from training.presets.base import preset
+from training.schedule import Ramp
 
 
 def _stylenat(
@@ -17,12 +19,12 @@ def _stylenat(
         total_kimg=total,
         G=G,
         D=WaveletDiscriminatorConfig(),
-        G_opt=OptimizerConfig(lr=5e-5, decay_start_kimg=start, decay_end_kimg=total),
-        D_opt=OptimizerConfig(lr=2e-4, decay_start_kimg=start, decay_end_kimg=total, max_grad_norm=5.0),
+        G_opt=OptimizerConfig(lr=Ramp(5e-5, 0.0, total - start, begin_kimg=start)),
+        D_opt=OptimizerConfig(lr=Ramp(2e-4, 0.0, total - start, begin_kimg=start), max_grad_norm=5.0),
         ema=EmaConfig(half_life_steps=10000 / 32, rampup=None),
         ada=AdaConfig(mode="noaug"),
     )
-    cfg.loss = LossConfig(
+    cfg.loss = LogisticConfig(
         r1_gamma=gamma,
         pl_weight=0,
         pl_interval=None,

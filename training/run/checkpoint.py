@@ -11,6 +11,7 @@ from torch import nn
 
 from dnnlib.config import from_dict, to_dict
 from dnnlib.errors import ConfigError, UserError
+from metrics import larger_is_better
 from torch_utils.files.persistence import atomic_file
 from training.config import TrainingConfig
 from training.networks.files import read
@@ -51,17 +52,38 @@ def load_state(folder: Path, peek: bool = False) -> dict[str, Any]:
         raise UserError(f"cannot read {path}: {' '.join(str(e).split())[:200]}") from e
     if not isinstance(state, dict) or state.get("version") != STATE_VERSION:
         raise UserError(f"{path} is no training state of version {STATE_VERSION}")
-    return state
+    return _state_of_now(state)
+
+
+def _state_of_now(state: dict[str, Any]) -> dict[str, Any]:
+    """States of version 0.1 kept what the only objective remembered among everything else."""
+    if "pl_mean" not in state:
+        return state
+    return {k: v for k, v in state.items() if k != "pl_mean"} | {"objective": {"pl_mean": state["pl_mean"]}}
 
 
 def read_config(folder: Path) -> TrainingConfig:
     """The config of a run. UserError if the folder is none or the config is of another version."""
     try:
-        return from_dict(TrainingConfig, json.loads((folder / OPTIONS_FILE).read_text()))
+        return from_dict(TrainingConfig, config_of_now(json.loads((folder / OPTIONS_FILE).read_text())))
     except FileNotFoundError:
         raise UserError(f"{folder} is no run folder: it has no {OPTIONS_FILE}") from None
     except (json.JSONDecodeError, ConfigError) as e:
         raise UserError(f"{folder / OPTIONS_FILE}: {e}") from e
+
+
+def config_of_now(data: Any) -> Any:
+    """The config of version 0.1, as a run folder may still hold it, in today's fields; today's stay as they are."""
+    if not isinstance(data, dict) or not isinstance(data.get("loss"), dict) or "kind" in data["loss"]:
+        return data
+    data = data | {"loss": data["loss"] | {"kind": "logistic"}}
+    for name in ("G_opt", "D_opt"):
+        old = dict(data.get(name, {}))
+        start, end = old.pop("decay_start_kimg", None), old.pop("decay_end_kimg", None)
+        if start is not None and end is not None:
+            old["lr"] = {"start": old["lr"], "end": 0.0, "kimg": end - start, "begin_kimg": start}
+        data[name] = old
+    return data
 
 
 def write_config(folder: Path, cfg: TrainingConfig) -> None:
@@ -146,18 +168,12 @@ def best_snapshots(folder: Path) -> set[str]:
     """File names of the snapshots with the best value of each metric of the run."""
     best = set()
     for path in folder.glob("metric-*.jsonl"):
-        values = [(v, line["snapshot_pkl"]) for line in read_jsonl(path) if (v := _score(line)) is not None]
-        values = [(v, name) for v, name in values if name and (folder / name).is_file()]
-        if values:
-            best.add(min(values)[1])
+        choose = max if larger_is_better(path.stem.removeprefix("metric-")) else min
+        values = [(next(iter(line["results"].values()), None), line["snapshot_pkl"]) for line in read_jsonl(path)]
+        found = [(v, name) for v, name in values if v is not None and name and (folder / name).is_file()]
+        if found:
+            best.add(choose(found)[1])
     return best
-
-
-def _score(line: dict[str, Any]) -> float | None:
-    """The first value of a line of metric-NAME.jsonl, so turned that smaller is better."""
-    name, value = next(iter(line["results"].items()), ("", None))
-    larger_is_better = name.startswith(("is", "pr", "den", "cov"))
-    return None if value is None else -value if larger_is_better else value
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

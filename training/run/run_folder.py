@@ -76,9 +76,9 @@ class RunFolder:
         """Bytes of the logs so far."""
         return {n: self.file(n).stat().st_size if self.file(n).is_file() else 0 for n in (LOG_FILE, STATS_FILE)}
 
-    def say(self, text: str) -> None:
-        """A line for the terminal and log.txt; it doesn't tear a progress bar."""
-        tqdm.write(text, file=sys.stdout)
+    def say(self, text: str, shown: str | None = None) -> None:
+        """A line for the terminal (`shown`, where that is shorter) and log.txt; it doesn't tear a progress bar."""
+        tqdm.write(text if shown is None else shown, file=sys.stdout)
         sys.stdout.flush()
         self._log.write(text + "\n")
         self._log.flush()

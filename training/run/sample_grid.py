@@ -8,7 +8,7 @@ import torch
 
 from training.dataset import ImageDataset
 from training.networks.shared.generator import Generator
-from training.sampling.pictures import grid_size, save_grid, to_uint8
+from training.sampling.pictures import grid_size, save_grid
 from training.step.health import diversity
 
 _AT_ONCE = 16  # images the generator makes at a time
@@ -25,14 +25,14 @@ class SampleGrid:
     real_diversity: float  # of the real images with the same labels, in grey levels
 
     @classmethod
-    def draw(cls, dataset: ImageDataset, z_dim: int, seed: int, reals: Path) -> "SampleGrid":
+    def draw(cls, dataset: ImageDataset, G: Generator, seed: int, reals: Path) -> "SampleGrid":
         """Draws latents, takes labels from random images, and saves those images as `reals`."""
-        _, h, w = dataset.image_shape
-        rows, columns = grid_size(h, w, len(dataset))
+        rows, columns = grid_size(*G.space.picture_size(dataset.image_shape[1:]), len(dataset))
         rnd = np.random.RandomState(seed)
-        images, labels = dataset.load(rnd.permutation(len(dataset))[: rows * columns])
+        stored, labels = dataset.load(rnd.permutation(len(dataset))[: rows * columns])
+        images = G.space.stored_to_pixels(stored)
         save_grid(images, reals, rows, columns)
-        z = torch.from_numpy(rnd.randn(rows * columns, z_dim)).float()
+        z = torch.from_numpy(rnd.randn(rows * columns, G.z_dim)).float()
         return cls(z, labels, rows, columns, diversity(images))
 
     @torch.no_grad()
@@ -40,6 +40,6 @@ class SampleGrid:
         """Writes the grid that `G` makes; returns its diversity, in grey levels."""
         device = next(G.parameters()).device
         parts = zip(self.z.to(device).split(_AT_ONCE), self.labels.to(device).split(_AT_ONCE))
-        images = to_uint8(torch.cat([G(z, c, noise_mode="const").cpu() for z, c in parts]))
+        images = torch.cat([G.space.to_pixels(G(z, c, noise_mode="const")).cpu() for z, c in parts])
         save_grid(images, path, self.rows, self.columns)
         return diversity(images)

@@ -16,7 +16,7 @@ from dnnlib.errors import UserError
 from training.networks.shared.generator import NOISE_MODES, Generator, NoiseMode
 from training.sampling.attention.maps import Point, attention_maps, layer_maps
 from training.sampling.attention.picture import overlay
-from training.sampling.pictures import enlarged, to_pil, to_uint8
+from training.sampling.pictures import enlarged, to_pil
 from training.sampling.seeds import class_label, images_of_styles, styles_of_seeds
 from training.sampling.sheets import mixed, sheet_scale
 
@@ -127,7 +127,7 @@ class Explorer:
         if layer not in maps or (view.head is not None and not 0 <= view.head < len(maps[layer])):
             raise UserError(f"no layer {layer} with head {view.head}; layers: {', '.join(maps)}")
         chosen = maps[layer].mean(0) if view.head is None else maps[layer][view.head]
-        return overlay(to_uint8(image[0]).cpu(), chosen, view.at, self._scale)
+        return overlay(self._G.space.to_pixels(image)[0].cpu(), chosen, view.at, self._scale)
 
 
 def _handler(explorer: Explorer) -> type[BaseHTTPRequestHandler]:

@@ -1,4 +1,4 @@
-"""Picture grids: [-1, 1] images to uint8, many images to one PNG, labelled sheets."""
+"""Picture grids: many images to one PNG, labelled sheets."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,16 +10,6 @@ from PIL import Image, ImageDraw, ImageFont
 from dnnlib.errors import UserError
 
 LABEL_HEIGHT = 14  # pixels
-
-
-def to_uint8(images: torch.Tensor) -> torch.Tensor:
-    """Float images in [-1, 1], [..., C, H, W] -> uint8 by the field's rule: x * 127.5 + 128, clamped, cut off.
-
-    UserError for what can't be a picture, as the latents of an autoencoder.
-    """
-    if images.ndim > 2 and images.shape[-3] not in (1, 3):
-        raise UserError(f"this network makes maps of {images.shape[-3]} channels: only 1 or 3 make a picture")
-    return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
 
 
 def to_pil(image: torch.Tensor) -> Image.Image:

@@ -8,7 +8,6 @@ import torch
 
 from dnnlib.errors import UserError
 from training.networks.shared.generator import Generator, NoiseMode
-from training.sampling.pictures import to_uint8
 
 BATCH = 16  # images that go through the network together, where nobody asks for more
 
@@ -91,9 +90,11 @@ def images_of_styles(
     """
     ws = ws.to(device_of(G))
     if noise_mode != "random":
-        return torch.cat([to_uint8(G.synthesis(part, noise_mode=noise_mode)).cpu() for part in ws.split(batch)])
+        return torch.cat(
+            [G.space.to_pixels(G.synthesis(part, noise_mode=noise_mode)).cpu() for part in ws.split(batch)]
+        )
     keys = range(len(ws)) if noise_seeds is None else noise_seeds
-    return torch.cat([to_uint8(_with_noise_of(G, w[None], key)).cpu() for w, key in zip(ws, keys)])
+    return torch.cat([G.space.to_pixels(_with_noise_of(G, w[None], key)).cpu() for w, key in zip(ws, keys)])
 
 
 def _with_noise_of(G: Generator, ws: torch.Tensor, seed: int) -> torch.Tensor:

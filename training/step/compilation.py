@@ -4,11 +4,11 @@ import warnings
 
 import torch
 
-from training.objectives.logistic import GanLoss
+from training.objectives.base import FirstOrder, Objective
 
 
-def compile_first_order(loss: GanLoss) -> None:
-    """Lets the main phases of `loss` run compiled forms of G's synthesis and D: same weights, same random draws.
+def compile_first_order(objective: Objective) -> None:
+    """Lets what `objective` differentiates once run compiled forms of G and D: same weights, same random draws.
 
     One warning, and nothing compiled, where torch.compile does not work (it needs a C++ compiler on a CPU).
     """
@@ -20,8 +20,8 @@ def compile_first_order(loss: GanLoss) -> None:
         return
     # Without it a compiled network would draw other noise than the same network without --compile.
     torch._inductor.config.fallback_random = True
-    loss.synthesis_once = torch.compile(loss.G.synthesis, dynamic=False)
-    loss.D_once = torch.compile(loss.D, dynamic=False)
+    G, D = objective.G, objective.D
+    objective.first_order = FirstOrder(torch.compile(G.levels, dynamic=False), torch.compile(D, dynamic=False))
 
 
 def _probe(x: torch.Tensor) -> torch.Tensor:

@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 import torch
 
 from dnnlib.errors import UserError
-from torch_utils.training_stats import Stats
 from training.config import TrainingConfig
 
 NONFINITE_STEPS = 50  # so many steps in a row end the run
-_OVERFIT_SIGN = 0.95  # mean sign of D on reals (and minus that on fakes) from which it knows them all
+_CERTAIN = 0.95  # mean sign of D on reals (and minus that on fakes) from which it knows them all
 _OVERFIT_TICKS = 5  # so many ticks in a row
 _COLLAPSED = 0.1  # diversity of samples relative to the reals'
 _YOUNG = 20_000  # images before which little diversity is normal
@@ -40,16 +39,15 @@ class Health:
             "and start from that snapshot with --resume"
         )
 
-    def after_tick(self, stats: Stats, cfg: TrainingConfig, p: float) -> str | None:
-        """A warning if D tells reals from fakes nearly always, tick after tick."""
-        real, fake = (stats.get(f"Loss/signs/{kind}", {}).get("mean", 0.0) for kind in ("real", "fake"))
-        self.overfit_ticks = self.overfit_ticks + 1 if real > _OVERFIT_SIGN and fake < -_OVERFIT_SIGN else 0
+    def after_tick(self, certainty: float, cfg: TrainingConfig, p: float) -> str | None:
+        """A warning if D tells reals from fakes nearly always, tick after tick; `certainty` is the objective's."""
+        self.overfit_ticks = self.overfit_ticks + 1 if certainty > _CERTAIN else 0
         if self.overfit_ticks < _OVERFIT_TICKS:
             return None
         return self._once(
             "overfit",
-            f"warning: the discriminator tells reals from fakes nearly always (mean sign {real:.2f} on reals, "
-            f"{fake:.2f} on fakes, {_OVERFIT_TICKS} ticks in a row), so the generator learns little. {_advice(cfg, p)}",
+            f"warning: the discriminator tells reals from fakes nearly always (mean sign {certainty:.2f} or more, "
+            f"{_OVERFIT_TICKS} ticks in a row), so the generator learns little. {_advice(cfg, p)}",
         )
 
     def after_pictures(self, share: float, nimg: int) -> str | None:

@@ -10,12 +10,13 @@ from torch import nn
 
 from dnnlib.errors import UserError
 from training.config import TrainingConfig
+from training.networks.shared.discriminator import Discriminator
 from training.networks.shared.generator import Generator
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def apply_precision(G: Generator, D: nn.Module, cfg: TrainingConfig) -> None:
+def apply_precision(G: Generator, D: Discriminator, cfg: TrainingConfig) -> None:
     """Makes the `cfg.half_resolutions` highest resolutions of G and D compute in `cfg.precision`, but not the lowest:
     what enters them is cast, and their layers follow their input.
 
@@ -25,9 +26,9 @@ def apply_precision(G: Generator, D: nn.Module, cfg: TrainingConfig) -> None:
     if dtype == torch.float32:
         return
     # A generator's further inputs are styles, which stay float32; a discriminator's are features and images.
-    for name, network, arguments in (("generator", G, 1), ("discriminator", D, 2)):
-        offered: Callable[[], list[list[nn.Module]]] | None = getattr(network, "resolution_modules", None)
-        stages = offered() if offered is not None else []
+    networks: list[tuple[str, Generator | Discriminator, int]] = [("generator", G, 1), ("discriminator", D, 2)]
+    for name, network, arguments in networks:
+        stages = network.resolution_modules()
         if not stages:
             raise UserError(f"--precision={cfg.precision} is not for this {name}: leave it out")
         high = max(len(stages) - cfg.half_resolutions, 1)

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from support.tiny_runs import everything, recipe, train_in
-from training.training_loop import Trainer
+from training.session import Session
 
 torch.set_num_threads(1)
-_WRITERS = ("persistence.py", "checkpoint.py", "run_folder.py", "page.py", "training_loop.py", "files.py")
+_WRITERS = ("persistence.py", "checkpoint.py", "run_folder.py", "page.py", "session.py", "recorder.py", "files.py")
 SNAPSHOTS = 4  # of the run: at the start and at the end of each of 3 ticks
 
 
@@ -28,22 +28,22 @@ class Lines:
 
     def __init__(self, snapshot: int, fatal: int | None):
         self.snapshot, self.fatal, self.count, self._seen = snapshot, fatal, 0, -1
-        self._original = Trainer._snapshot
+        self._original = Session.snapshot
 
     def install(self) -> "Lines":
         lines = self
 
-        def snapshot(trainer: Trainer) -> None:
+        def snapshot(session: Session) -> None:
             lines._seen += 1
             if lines._seen != lines.snapshot:
-                return lines._original(trainer)
+                return lines._original(session)
             sys.settrace(lines._trace)
             try:
-                return lines._original(trainer)
+                return lines._original(session)
             finally:
                 sys.settrace(None)
 
-        Trainer._snapshot = snapshot  # type: ignore[method-assign]
+        Session.snapshot = snapshot  # type: ignore[method-assign]
         return self
 
     def _trace(self, frame: FrameType, event: str, arg: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from training.networks.image_space import build_space
 from training.networks.registry import GeneratorConfig
 from training.networks.shared.mapping import Mapping, MappingNetwork
 
@@ -19,6 +20,7 @@ class Generator(nn.Module):
     output levels also overrides `levels`; one with another mapping than StyleGAN's gives it to `super().__init__`."""
 
     synthesis: Callable[..., torch.Tensor]
+    num_levels = 1  # how many images `levels` gives
 
     def __init__(
         self,
@@ -33,6 +35,7 @@ class Generator(nn.Module):
         self.img_size = tuple(cfg.img_resolution)  # (height, width)
         self.img_resolution = max(cfg.img_resolution)  # the side of a square image, the name the field uses
         self.num_ws = num_ws
+        self.space = build_space(cfg.space)
         self.mapping: Mapping = (
             MappingNetwork(cfg.z_dim, cfg.c_dim, cfg.w_dim, num_ws, cfg.mapping_layers) if mapping is None else mapping
         )
@@ -52,6 +55,10 @@ class Generator(nn.Module):
     def levels(self, ws: torch.Tensor, noise_mode: NoiseMode = "random") -> list[torch.Tensor]:
         """All outputs for styles `ws`, coarsest first; the last one is the picture that `synthesis` gives."""
         return [self.synthesis(ws, noise_mode=noise_mode)]
+
+    def levels_of(self, pictures: torch.Tensor) -> list[torch.Tensor]:
+        """Real pictures [N, C, H, W] in place of `levels`: the picture at each, unless a subclass says otherwise."""
+        return [pictures] * self.num_levels
 
     def resolution_modules(self) -> list[list[nn.Module]]:
         """Per resolution, from the lowest up: the modules that take its features as first argument and compute in their

@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from typing import Any
 import torch
 from PIL import Image
 
+from metrics import larger_is_better
 from torch_utils.files.persistence import atomic_file
+from training.objectives.base import Curve, curves_of
 from training.run.checkpoint import OPTIONS_FILE, read_jsonl
 from training.run.report.charts import Series, chart, number
 from training.run.report.style import STYLE
@@ -29,18 +31,7 @@ TILE_SIDE = 128  # pixels, at most
 SMALL = 64  # tiles below this are shown with hard pixels
 Line = dict[str, Any]
 
-CURVES: list[tuple[str, dict[str, str], str]] = [  # title, legend -> statistic, how to read it
-    ("Losses", {"G": "Loss/G/loss", "D": "Loss/D/loss"}, ""),
-    (
-        "Scores of the discriminator",
-        {"reals": "Loss/scores/real", "fakes": "Loss/scores/fake"},
-        "Drifting far apart means that the discriminator overfits.",
-    ),
-    ("Mean sign of D(real)", {"sign": "Loss/signs/real"}, "What augmentation is adapted to."),
-    ("Augmentation probability p", {"p": "Progress/augment"}, ""),
-    ("R1 penalty", {"R1": "Loss/r1_penalty"}, ""),
-    ("Path length penalty", {"penalty": "Loss/pl_penalty"}, ""),
-    ("Balanced consistency", {"reals": "Loss/bcr/real", "fakes": "Loss/bcr/fake"}, ""),
+RESOURCES: list[Curve] = [  # title, legend -> statistic, how to read it
     ("Seconds per kimg", {"training": "Timing/sec_per_kimg"}, ""),
     ("Memory in GiB", {"CPU": "Resources/cpu_mem_gb", "GPU, peak": "Resources/peak_gpu_mem_gb"}, ""),
 ]
@@ -61,7 +52,7 @@ def page(folder: Path) -> str:
         _header(folder, options, stats, metrics),
         _section("Samples", _strips(folder, options["G"]["img_resolution"])),
         _section("Metrics", _charts(_metric_charts(metrics))),
-        _section("Training", _charts(_curves(stats))),
+        _section("Training", _charts(_curves(stats, curves_of(options["loss"].get("kind", "logistic"))))),
         _section("Settings", _settings(options)),
         _section("Environment", f"<details open><summary>This machine</summary>{_table(_environment())}</details>"),
     ]
@@ -99,7 +90,7 @@ def _best(metric: str, lines: list[Line]) -> float | None:
     values = [v for line in lines for v in list(line["results"].values())[:1]]
     if not values:
         return None
-    return max(values) if metric.startswith(("is", "pr", "den", "cov")) else min(values)
+    return max(values) if larger_is_better(metric) else min(values)
 
 
 # -- samples ----------------------------------------------------------------------------------------------------------
@@ -162,14 +153,18 @@ def _metric_charts(metrics: dict[str, list[Line]]) -> list[str]:
                 if match and not key.endswith("_std"):
                     points.setdefault(key, []).append((float(match[1]), value))
         series = [Series(key.removeprefix(f"{name}_"), sorted(p)) for key, p in points.items()]
-        better = "larger" if name.startswith(("is", "pr", "den", "cov")) else "smaller"
+        better = "larger" if larger_is_better(name) else "smaller"
         figures.append(chart(name, series, f"{better.capitalize()} is better.", may_be_log=True))
     return figures
 
 
-def _curves(stats: list[Line]) -> list[str]:
+def _curves(stats: list[Line], curves: Sequence[Curve]) -> list[str]:
     figures = []
-    for title, names, note in CURVES:
+    scheduled = {
+        name: name.removeprefix("Schedule/") for line in stats for name in line if name.startswith("Schedule/")
+    }
+    ramps = [(title, {"value": name}, "Scheduled.") for name, title in scheduled.items()]
+    for title, names, note in (*curves, *ramps, *RESOURCES):
         series = [Series(label, _points(stats, name)) for label, name in names.items()]
         series = [s for s in series if any(y for _, y in s.points)]  # all 0: it doesn't happen in this run
         figures.append(chart(title, series, note))

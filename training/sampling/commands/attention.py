@@ -19,7 +19,6 @@ from training.sampling.commands.options import (
     save,
     scale_option,
 )
-from training.sampling.pictures import to_uint8
 from training.sampling.seeds import class_label, styles_of_seeds
 
 
@@ -51,7 +50,7 @@ def attention(
     image, maps = attention_maps(G, styles_of_seeds(G, [seed], class_label(G, class_index), psi), query)
     chosen = choose_layers(maps, [name for name in layers.split(",") if name])
     factor = scale or sheets.sheet_scale(G.img_size, 128)
-    save(attention_sheet(to_uint8(image[0]).cpu(), chosen, query, factor), out)
+    save(attention_sheet(G.space.to_pixels(image)[0].cpu(), chosen, query, factor), out)
 
 
 def parse_point(text: str) -> tuple[float, float]:

@@ -21,7 +21,7 @@ from training.sampling.commands.options import (
     make_folder,
     options,
 )
-from training.sampling.pictures import labelled_sheet, to_pil, to_uint8
+from training.sampling.pictures import labelled_sheet, to_pil
 from training.sampling.projection.perceptual import PerceptualDistance
 from training.sampling.projection.search import Projection, ProjectionConfig, Space, load_target
 from training.sampling.projection.search import project as search
@@ -80,7 +80,7 @@ def save_projection(G: Generator, found: Projection, target: torch.Tensor, folde
     """projected_w.npz, target.png, projected.png, and comparison.png of average, target and result."""
     np.savez(folder / "projected_w.npz", w=found.ws.numpy())
     images = images_of_styles(G, torch.cat([found.average_ws, found.ws]))
-    shown = [images[0], to_uint8(target[0]), images[1]]
+    shown = [images[0], G.space.to_pixels(target)[0], images[1]]
     to_pil(shown[1]).save(folder / "target.png")
     to_pil(shown[2]).save(folder / "projected.png")
     cells = sheets.pictures(torch.stack(shown), sheets.sheet_scale(G.img_size, 192))

@@ -1,0 +1,145 @@
+"""The relativistic pairing objective of R3GAN (Huang et al. 2024, "The GAN is dead; long live the GAN!", arXiv
+2501.05441): each real is paired with a fake of the same label, D says which is which, and gradient penalties on both
+sides (R1, R2) make it converge. With `guidance` and an approximate penalty it is GAT's (arXiv 2509.24935)."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from dnnlib.errors import UserError
+from torch_utils.training_stats import Stats
+from training.networks.registry import DiscriminatorConfig, GeneratorConfig
+from training.objectives.base import Images, MicroBatch, Objective, ObjectiveConfig, PhaseSpec, register_objective
+from training.objectives.guidance import LevelNoise
+from training.objectives.penalties import approximate_penalty, squared_gradient
+from training.schedule import Value, at
+
+
+@dataclass
+class RelativisticConfig(ObjectiveConfig):
+    """Relativistic pairing loss with R1 and R2."""
+
+    gamma_field: ClassVar[str | None] = "gamma"
+
+    gamma: Value = 1.0  # weight of both gradient penalties, in units of [-1, 1] images; 0: none
+    penalty: Literal["exact", "approximate"] = "exact"  # by second derivatives, or by a finite difference
+    interval: int = 1  # batches between penalties; above 1 they are a lazy phase of their own
+    step: float = 0.01  # of the finite difference
+    style_mixing: float = 0.0  # probability of mixing two latents' styles
+    guidance: Literal["none", "mng"] = "none"  # noise on what D sees, by level
+
+    def check(self, G: GeneratorConfig, D: DiscriminatorConfig) -> None:
+        if self.interval < 1 or self.step <= 0:
+            raise UserError(f"loss.interval must be at least 1 and loss.step above 0, not {self.interval}, {self.step}")
+
+
+@dataclass
+class Judged:
+    """Images, what D says of them, and how it saw them."""
+
+    images: Images  # before augmentation; for an exact penalty they require gradients
+    logits: torch.Tensor  # [N, 1]
+    judge: Callable[[Images], torch.Tensor]  # the same random choices for other images
+
+
+@register_objective("relativistic", RelativisticConfig)
+class Relativistic(Objective):
+    """Averaged over the whole batch: 'w', and 'sign_real', here the sign of D(real) - D(fake), which ADA steers by."""
+
+    cfg: RelativisticConfig
+    curves = (
+        ("Losses", {"G": "Loss/G/loss", "D": "Loss/D/loss"}, ""),
+        ("Mean sign of D(real) - D(fake)", {"sign": "Loss/signs/pair"}, "1: the discriminator is never wrong."),
+        ("Augmentation probability p", {"p": "Progress/augment"}, ""),
+        ("Gradient penalties", {"R1": "Loss/r1_penalty", "R2": "Loss/r2_penalty"}, ""),
+    )
+
+    def phases(self) -> list[PhaseSpec]:
+        cfg = self.cfg
+        phases = [PhaseSpec("Dmain", "D", self.d_main, needs_reals=True)]
+        if cfg.gamma and cfg.interval > 1:
+            phases.append(PhaseSpec("Dreg", "D", self.d_penalties, cfg.interval, needs_reals=True, lazy=True))
+        phases.append(PhaseSpec("Gmain", "G", self.g_main, needs_reals=True))
+        return phases
+
+    def certainty(self, stats: Stats) -> float:
+        return max(stats.get("Loss/signs/pair", {}).get("mean", 0.0), 0.0)
+
+    def g_main(self, batch: MicroBatch) -> torch.Tensor:
+        """softplus(-(D(G(z)) - D(x))): the fake should seem more real than the real that it is paired with."""
+        real, c = _inputs(batch)
+        fake_logits = self._judge(self.generate(c, self.cfg.style_mixing, record_w=True), c).logits
+        with torch.no_grad():
+            real_logits = self._judge([real], c, is_real=True).logits
+        loss = F.softplus(real_logits - fake_logits)
+        self.stats.report("Loss/G/loss", loss)
+        return loss.mean()
+
+    def d_main(self, batch: MicroBatch) -> torch.Tensor:
+        """softplus(-(D(x) - D(G(z)))), and the penalties where they are not a phase of their own."""
+        has_penalties = bool(self.cfg.gamma) and self.cfg.interval == 1
+        fakes, reals = self._pair(batch, has_penalties)
+        difference = reals.logits - fakes.logits
+        self.stats.report("Loss/scores/pair", difference)
+        self.stats.report("Loss/signs/pair", difference.sign())
+        self.means.add("sign_real", difference.sign())
+        loss = F.softplus(-difference)
+        self.stats.report("Loss/D/loss", loss)
+        return loss.mean() + self._penalties(fakes, reals) if has_penalties else loss.mean()
+
+    def d_penalties(self, batch: MicroBatch) -> torch.Tensor:
+        """R1 and R2 as a lazy phase of their own."""
+        return self._penalties(*self._pair(batch, has_penalties=True))
+
+    def _pair(self, batch: MicroBatch, has_penalties: bool) -> tuple[Judged, Judged]:
+        """Fakes and reals of a batch, judged; ready for the penalties if there are to be any."""
+        real, c = _inputs(batch)
+        with torch.no_grad():
+            fakes = self.generate(c, self.cfg.style_mixing)
+        exact = has_penalties and self.cfg.penalty == "exact"
+        return self._judge(fakes, c, exact=exact), self._judge([real], c, is_real=True, exact=exact)
+
+    def _judge(self, images: Images, c: torch.Tensor, is_real: bool = False, exact: bool = False) -> Judged:
+        """D's logits under one draw of augmentation and guidance. All levels of a real are one picture, [real]."""
+        if exact:
+            images = [x.detach().requires_grad_(True) for x in images]
+
+        def levels(images: Images) -> Images:
+            return self.G.levels_of(images[0]) if is_real else images
+
+        draw = self.augment.draw(images[-1])
+        noise = LevelNoise.draw(levels(images)) if self.cfg.guidance == "mng" else None
+
+        def judge(images: Images) -> torch.Tensor:
+            seen = [draw.apply(x) for x in levels(images)]
+            return self.judge(seen if noise is None else noise.apply(seen), c, once=not exact)
+
+        # Only the MATH attention kernel can be differentiated twice.
+        with sdpa_kernel(SDPBackend.MATH) if exact else nullcontext():
+            return Judged(images, judge(images), judge)
+
+    def _penalties(self, fakes: Judged, reals: Judged) -> torch.Tensor:
+        """gamma / 2 (|grad D(real)|^2 + |grad D(fake)|^2), the gradients at the images before augmentation."""
+        r1, r2 = self._penalty(reals), self._penalty(fakes)
+        self.stats.report("Loss/r1_penalty", r1)
+        self.stats.report("Loss/r2_penalty", r2)
+        penalty = (r1 + r2) * (at(self.cfg.gamma, self.nimg) / 2)
+        self.stats.report("Loss/D/reg", penalty)
+        return penalty.mean()
+
+    def _penalty(self, judged: Judged) -> torch.Tensor:
+        if self.cfg.penalty == "exact":
+            return squared_gradient(judged.logits, judged.images)
+        return approximate_penalty(judged.judge, judged.images, judged.logits, self.cfg.step)
+
+
+def _inputs(batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Reals and their labels, which the fakes that they are paired with share."""
+    assert batch.real is not None
+    assert batch.real_c is not None
+    return batch.real, batch.real_c
