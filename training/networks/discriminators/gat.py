@@ -63,7 +63,8 @@ class FeatureHead(nn.Module):
 
 @register("gat_discriminator", GATDiscriminatorConfig)
 class GATDiscriminator(Discriminator):
-    """Levels, each [N, C, H, W], and labels [N, c_dim] -> logits [N, 1]. An image by itself stands for all levels."""
+    """Levels, each [N, C, H, W], and labels [N, c_dim] -> logits [N, 1]. A single one, of a real
+    picture or from a generator without levels, stands for all."""
 
     takes_levels = True
     pos_embedding: torch.Tensor
@@ -103,12 +104,11 @@ class GATDiscriminator(Discriminator):
 
     def _tokens(self, images: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
         """The last block's tokens [N, 1 + rows * columns, width], the class token first."""
-        levels = [images] * LEVELS if isinstance(images, torch.Tensor) else images
+        levels = [images] if isinstance(images, torch.Tensor) else list(images)
+        levels = levels * LEVELS if len(levels) == 1 else levels
         if len(levels) != LEVELS:
-            raise UserError(
-                f"gat_discriminator wants {LEVELS} levels of a picture, not {len(levels)}: its generator is gat"
-            )
-        patches = F.unfold(torch.cat(list(levels), dim=1), self.cfg.patch, stride=self.cfg.patch)  # type: ignore[attr-defined]
+            raise UserError(f"gat_discriminator wants {LEVELS} levels of a picture or one, not {len(levels)}")
+        patches = F.unfold(torch.cat(levels, dim=1), self.cfg.patch, stride=self.cfg.patch)  # type: ignore[attr-defined]
         x = self.patch_embed(patches.transpose(1, 2)) + self.pos_embedding
         x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         for block in self.blocks:
