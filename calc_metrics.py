@@ -8,7 +8,7 @@ import click
 from tqdm import tqdm
 
 from dnnlib import UserError
-from dnnlib.cli import PATH, Command
+from dnnlib.cli import PATH, Command, say
 from dnnlib.plugins import import_file
 from metrics import MetricResult, compute_metrics, list_metrics, parse_names, table
 from metrics.baselines import BASELINES, PCAGaussian
@@ -91,7 +91,8 @@ def check_job(job: Job) -> None:
 
 def launch(job: Job, gpus: int | None) -> None:
     """Runs the job here, in processes of its own, or as one of torchrun's processes."""
-    distributed.run(run_process, (job.plugins, job), distributed.process_count(gpus))
+    count = distributed.process_count(gpus)
+    distributed.run(run_process, (job.plugins, job), count, command=dataclasses.asdict(job))
 
 
 def run_process(plugins: tuple[str, ...], job: Job) -> None:
@@ -146,22 +147,29 @@ class TrainingData:
 
 def training_data(network: dict[str, Any]) -> TrainingData:
     """Our files hold the run's config, official ones the arguments of the data set."""
-    if config := network.get("training_config"):
-        return TrainingData(config["data"]["path"], config["data"]["mirror"])
-    if kwargs := network.get("training_set_kwargs"):
-        return TrainingData(kwargs.get("path"), bool(kwargs.get("xflip")))
+    config, kwargs = network.get("training_config"), network.get("training_set_kwargs")
+    data = config.get("data") if isinstance(config, dict) else None
+    if isinstance(data, dict):
+        return TrainingData(_text(data.get("path")), data.get("mirror") is True)
+    if isinstance(kwargs, dict):
+        return TrainingData(_text(kwargs.get("path")), kwargs.get("xflip") is True)
     return TrainingData()
+
+
+def _text(value: Any) -> str | None:
+    """A path, if it is one: a file can say anything."""
+    return value if isinstance(value, str) and value and "\0" not in value else None
 
 
 def report(job: Job, results: list[MetricResult]) -> None:
     """The table on stdout; a line per metric in the run folder, if there is one."""
-    click.echo(table(results))
+    say(table(results))
     folder = Path(job.outdir) if job.outdir is not None else run_folder(job.network)
     if folder is None:
         return
     for result in results:
         path = result.append_to(folder, Path(job.network).name if job.network else None)
-        click.echo(f"added to {path}")
+        say(f"added to {path}")
 
 
 def run_folder(network: str | None) -> Path | None:

@@ -21,7 +21,7 @@ from training.sampling.commands.options import (
     make_folder,
     options,
 )
-from training.sampling.pictures import to_pil
+from training.sampling.pictures import to_pil, write_picture
 from training.sampling.seeds import class_label, image_of_seed, images_of_styles, load_projected_w, parse_seeds
 
 
@@ -71,7 +71,7 @@ def main(
     c = class_label(G, class_index)
     folder = make_folder(outdir)
     for seed in tqdm(wanted, unit="img", disable=None, leave=False):
-        to_pil(image_of_seed(G, seed, c, psi, noise_mode)).save(folder / f"seed{seed:04d}.png")
+        write_picture(to_pil(image_of_seed(G, seed, c, psi, noise_mode)), folder / f"seed{seed:04d}.png")
     click.echo(f"{len(wanted)} pictures in {folder}")
 
 
@@ -86,7 +86,7 @@ def _refuse_options_before(ctx: click.Context, command: str) -> None:
 def save_projected(G: Generator, ws: torch.Tensor, noise_mode: NoiseMode, folder: Path) -> None:
     """Writes proj00.png, ... of styles ws [N, num_ws or more, w_dim]."""
     for i, w in enumerate(ws):
-        to_pil(images_of_styles(G, w[None], noise_mode, [i])[0]).save(folder / f"proj{i:02d}.png")
+        write_picture(to_pil(images_of_styles(G, w[None], noise_mode, [i])[0]), folder / f"proj{i:02d}.png")
     click.echo(f"{len(ws)} pictures in {folder}")
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import requests
 
 from dnnlib.errors import UserError
+from dnnlib.files import WriteError, atomic_path
 
 CACHE_VARIABLE = "STYLELOOM_CACHE"
 _CHUNK = 1 << 20
@@ -41,13 +41,14 @@ def fetch(url: str, sha256: str | None = None, cache_dir: str | os.PathLike[str]
     path = cached_path(url, cache_dir)
     if path.is_file() and (sha256 is None or file_sha256(path) == sha256):
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as folder:
-        part = Path(folder) / path.name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise WriteError(path, e) from e
+    with atomic_path(path) as part:
         digest = _download(url, part, destination=path)
         if sha256 is not None and digest != sha256:
             raise UserError(f"{url}: wrong SHA-256 {digest}, expected {sha256}; the file is not kept")
-        os.replace(part, path)
     return path
 
 
@@ -76,13 +77,13 @@ def _download(url: str, part: Path, destination: Path) -> str:
             for chunk in _checked_chunks(response):
                 digest.update(chunk)
                 file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
     except requests.RequestException as e:
         reason = f"HTTP {e.response.status_code}" if e.response is not None else type(e).__name__
         raise UserError(
             f"cannot download {url} ({reason}); without a connection, put the file at {destination} yourself"
         ) from e
+    except OSError as e:
+        raise WriteError(destination, e) from e
     return digest.hexdigest()
 
 

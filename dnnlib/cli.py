@@ -9,9 +9,19 @@ import click
 from dnnlib.errors import UserError
 
 
+def printable(text: str) -> str:
+    """`text` with what a terminal would obey (escape sequences, text direction) or could not show spelled out."""
+    return "".join(ch if ch.isprintable() or ch in "\n\t" else ascii(ch)[1:-1] for ch in text)
+
+
+def say(text: str) -> None:
+    """A line on stdout that may hold text from a file of a stranger's."""
+    click.echo(printable(text))
+
+
 def fail(message: str) -> None:
     """Prints `Error: message` as one line and exits with status 2."""
-    click.echo("Error: " + " ".join(str(message).split()), err=True)
+    click.echo("Error: " + printable(" ".join(str(message).split())), err=True)
     sys.exit(2)
 
 

@@ -4,8 +4,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from pathlib import Path
 
 import torch
@@ -13,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from dnnlib import cache
+from dnnlib.files import WriteError, atomic_path
 from metrics.features import Collected
 from metrics.formulas.frechet import Moments
 
@@ -59,7 +58,7 @@ class FeatureCache:
         """Stores features; readers see the whole file or none. A folder that can't be written costs time, no result."""
         try:
             self._write(key, value)
-        except OSError as e:
+        except (OSError, SafetensorError, WriteError) as e:
             _log.warning("features of the data set are not cached: %s", e)
 
     def _write(self, key: FeatureKey, value: Collected) -> None:
@@ -68,10 +67,8 @@ class FeatureCache:
         else:
             tensors = {"rows": value.contiguous()}
         self._folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self._folder, prefix=".part-") as folder:
-            part = Path(folder) / "features"
+        with atomic_path(self.path(key)) as part:
             save_file(tensors, part, metadata={"key": _identity(key)})
-            os.replace(part, self.path(key))
 
 
 def _identity(key: FeatureKey) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dnnlib.files import append, read_jsonl
+
 
 @dataclasses.dataclass(frozen=True)
 class MetricResult:
@@ -44,9 +46,27 @@ class MetricResult:
     def append_to(self, folder: str | Path, snapshot: str | None = None) -> Path:
         """Adds a line to `metric-NAME.jsonl` in `folder`; returns its path."""
         path = Path(folder) / f"metric-{self.metric}.jsonl"
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(self.to_json(snapshot)) + "\n")
+        append(path, json.dumps(self.to_json(snapshot)) + "\n")
         return path
+
+
+def read_results(path: str | Path) -> list[dict[str, Any]]:
+    """The lines of a metric-NAME.jsonl that say what they should: `results` with finite values by name, `snapshot_pkl`
+    and `metric` with a text or nothing. Damaged lines are left out."""
+    return [line for line in read_jsonl(path) if _is_result(line)]
+
+
+def _is_result(line: dict[str, Any]) -> bool:
+    results = line.get("results")
+    if not isinstance(results, dict) or not results:
+        return False
+    texts = (line.get("snapshot_pkl"), line.get("metric"))
+    return all(map(is_figure, results.values())) and all(t is None or isinstance(t, str) for t in texts)
+
+
+def is_figure(value: Any) -> bool:
+    """Whether this is a number that can be drawn and compared."""
+    return type(value) in (int, float) and abs(value) < 1e30
 
 
 def table(results: Sequence[MetricResult]) -> str:

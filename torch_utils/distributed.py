@@ -5,6 +5,7 @@ Every function also works in a single process without a group.
 
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.resource_tracker
 import os
 import signal
 import socket
@@ -15,20 +16,18 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from dnnlib.errors import UserError
+from torch_utils.rendezvous import compare, from_environment, meet, under_torchrun, world
 
 T = TypeVar("T")
 
 GRACE = 20.0  # seconds that the others have to notice that a process has ended, before they are ended too
 _KILL_AFTER = 10.0  # further seconds until they are killed
-_MEET_TIMEOUT = 300.0  # seconds for the processes of a run to find each other
-_STORE_KEY = "styleloom/store"
 _LOST = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "connection refused")
 
 
@@ -42,23 +41,18 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def under_torchrun() -> bool:
-    """Whether torchrun (or a launcher with its environment variables) started this process."""
-    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"))
-
-
 def is_first_process() -> bool:
     """Whether this process is the one that speaks to the user, also before there is a group."""
-    return int(os.environ["RANK"]) == 0 if under_torchrun() else rank() == 0
+    return world()[0] == 0 if under_torchrun() else rank() == 0
 
 
 def process_count(asked: int | None) -> int:
     """Processes that a command runs in: torchrun's, or as asked, or one per GPU, or one. UserError if impossible."""
     if under_torchrun():
-        world = int(os.environ["WORLD_SIZE"])
-        if asked not in (None, world):
-            raise UserError(f"--gpus={asked}, but torchrun started {world} processes; leave --gpus out")
-        return world
+        count = world()[1]
+        if asked not in (None, count):
+            raise UserError(f"--gpus={asked}, but torchrun started {count} processes; leave --gpus out")
+        return count
     available = torch.cuda.device_count()
     if asked is not None and 0 < available < asked:
         raise UserError(f"--gpus={asked}, but this machine has {available}")
@@ -143,65 +137,45 @@ def _nothing() -> Any:
 # -- starting and ending processes ------------------------------------------------------------------------------------
 
 
-def run(fn: Callable[..., None], args: tuple[Any, ...], count: int) -> None:
+def run(fn: Callable[..., None], args: tuple[Any, ...], count: int, command: Any = None) -> None:
     """Calls `fn(*args)` in `count` processes that form a group: this very process where that is 1 or torchrun has
     started the others, else new ones on this machine (one GPU each, or sharing the CPU).
 
-    `fn` and `args` must be picklable. SIGTERM and SIGINT reach every process. When one fails, all end within a
+    `fn` and `args` must be picklable. `command` is plain data that must be the same in all processes that torchrun has
+    started: what the user asked for. SIGTERM, SIGINT and SIGHUP reach every process. When one fails, all end within a
     minute, with one error: the UserError that it raised, a UserError if it was killed, else a RuntimeError with its
     traceback.
     """
     if under_torchrun():
-        _in_group(fn, args, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), None)
+        _in_group(fn, args, *world(), None, command)
     elif count == 1:
         fn(*args)
     else:
         _spawn(fn, args, count)
 
 
-def _in_group(fn: Callable[..., None], args: tuple[Any, ...], rank: int, count: int, address: str | None) -> None:
+def _in_group(
+    fn: Callable[..., None], args: tuple[Any, ...], rank: int, count: int, address: str | None, command: Any = None
+) -> None:
     """`address` is where the processes meet; None: where torchrun says."""
     cuda = torch.cuda.is_available()
     if not cuda:
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", count))
+        here = from_environment("LOCAL_WORLD_SIZE", 1, 10**6) if "LOCAL_WORLD_SIZE" in os.environ else count
         torch.set_num_threads(max((os.cpu_count() or 1) // here, 1))
     backend = "nccl" if cuda else "gloo"
     try:
-        if address is None and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-            dist.init_process_group(backend, store=_fresh_store(rank, count), rank=rank, world_size=count)
+        if address is None:
+            store = meet(rank, count)
+            compare(store, command, rank, count)
+            dist.init_process_group(backend, store=dist.PrefixStore("group", store), rank=rank, world_size=count)
         else:
-            dist.init_process_group(backend, init_method=address or "env://", rank=rank, world_size=count)
+            dist.init_process_group(backend, init_method=address, rank=rank, world_size=count)
         fn(*args)
     except RuntimeError as e:
-        if any(word in str(e).lower() for word in _LOST):
+        if isinstance(e, dist.DistError) or any(word in str(e).lower() for word in _LOST):
             raise UserError(f"process {rank} lost contact with another one, which has failed or was killed") from e
         raise
     dist.destroy_process_group()  # not after a failure: without the others it might wait for ever
-
-
-def _fresh_store(rank: int, count: int) -> dist.Store:
-    """A store of this start of the processes alone, kept by the first of them and announced in torchrun's.
-
-    torchrun's own store outlives a restart, and the addresses of dead processes in it would be taken for the new
-    ones'. An announcement is good if somebody answers there.
-    """
-    host, limit = os.environ["MASTER_ADDR"], timedelta(seconds=_MEET_TIMEOUT)
-    announced = dist.TCPStore(host, int(os.environ["MASTER_PORT"]), is_master=False, timeout=limit)
-    if rank == 0:
-        own = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=limit)
-        announced.set(_STORE_KEY, str(own.port))
-        return own
-    deadline = time.monotonic() + _MEET_TIMEOUT
-    while True:
-        port = int(announced.get(_STORE_KEY))
-        try:
-            with socket.create_connection((host, port), timeout=5):
-                pass
-            return dist.TCPStore(host, port, is_master=False, timeout=limit)
-        except OSError:
-            if time.monotonic() > deadline:
-                raise UserError(f"process {rank} of {count} waited in vain for the first one at {host}") from None
-            time.sleep(0.2)
 
 
 @dataclass
@@ -220,6 +194,7 @@ class _Failure:
 
 def _spawn(fn: Callable[..., None], args: tuple[Any, ...], count: int) -> None:
     context = multiprocessing.get_context("spawn")
+    _start_quiet_tracker()
     address = f"tcp://127.0.0.1:{_free_port()}"
     readers, processes = [], []
     for rank in range(count):
@@ -238,17 +213,32 @@ def _spawn(fn: Callable[..., None], args: tuple[Any, ...], count: int) -> None:
     raise min(failures, key=lambda f: (not f.is_killed, f.when)).error()
 
 
+def _start_quiet_tracker() -> None:
+    """Python's tracker of semaphores cleans up after a process that was killed; its warning that it did says nothing
+    that the user could mend."""
+    name = "PYTHONWARNINGS"
+    before = os.environ.get(name)
+    own = "ignore::UserWarning:multiprocessing.resource_tracker"
+    os.environ[name] = own if before is None else f"{before},{own}"
+    try:
+        multiprocessing.resource_tracker.ensure_running()
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
+
+
 def _child(fn: Callable[..., None], args: tuple[Any, ...], rank: int, count: int, address: str, writer: Any) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _in_group(fn, args, rank, count, address)
     except UserError as e:
-        writer.send(_Failure(rank, time.time(), str(e), is_users=True))
+        writer.send(_Failure(rank, time.monotonic(), str(e), is_users=True))
         sys.stdout.flush()
         os._exit(2)
     except BaseException:
         text = f"process {rank} failed:\n{traceback.format_exc()}"
-        writer.send(_Failure(rank, time.time(), text, is_users=False))
+        writer.send(_Failure(rank, time.monotonic(), text, is_users=False))
         sys.stdout.flush()
         os._exit(1)
 
@@ -294,12 +284,22 @@ def _failure(rank: int, count: int, reader: Any, process: Any) -> _Failure | Non
     hint = " (often: out of memory)" if name == "SIGKILL" else ""
     text = f"process {rank} of {count} was ended by {name}{hint}; the others have stopped, run the command again"
     ended_by_us = name == "SIGTERM"
-    return _Failure(rank, time.time(), text, is_users=ended_by_us, is_killed=not ended_by_us)
+    return _Failure(rank, time.monotonic(), text, is_users=ended_by_us, is_killed=not ended_by_us)
+
+
+def stop_signals() -> list[signal.Signals]:
+    """What asks a process to stop: SIGTERM, SIGINT, and SIGHUP unless it is ignored, as under nohup (or unknown, as on
+    Windows)."""
+    found = [signal.SIGTERM, signal.SIGINT]
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+        found.append(hangup)
+    return found
 
 
 @contextmanager
 def _forwarded_signals(pids: list[int]) -> Iterator[None]:
-    """SIGTERM and SIGINT go to the processes, which decide what to do; this one waits for them."""
+    """Requests to stop go to the processes, which decide what to do; this one waits for them."""
 
     def forward(number: int, frame: Any) -> None:
         for pid in pids:
@@ -308,7 +308,7 @@ def _forwarded_signals(pids: list[int]) -> Iterator[None]:
             except ProcessLookupError:
                 continue
 
-    old = {s: signal.signal(s, forward) for s in (signal.SIGTERM, signal.SIGINT)}
+    old = {s: signal.signal(s, forward) for s in stop_signals()}
     try:
         yield
     finally:

@@ -1,8 +1,9 @@
 """The complete configuration of a training run. A field here is the only place where its default lives."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated, Literal
 
+from dnnlib.config import MAX_NUMBER, Count, Layers, Range, Weight
 from training.augment.diffaugment import DiffAugmentConfig
 from training.augment.pipe import PRESETS as AUGMENT_PRESETS
 from training.augment.pipe import AugmentConfig
@@ -20,7 +21,7 @@ class DataConfig:
 
     path: str = "datasets/cifar10.zip"  # zip or folder made by dataset_tool.py
     use_labels: bool = False  # train conditionally on the labels of dataset.json
-    max_size: int | None = None  # a random subset of this size
+    max_size: Annotated[int, Range(1, MAX_NUMBER)] | None = None  # a random subset of this size
     mirror: bool = False  # add the horizontal mirror image of every picture
 
 
@@ -31,9 +32,9 @@ class OptimizerConfig:
     kind: Literal["adam", "adamw"] = "adam"
     lr: Value = 0.0025
     betas: tuple[Value, Value] = (0.0, 0.99)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    max_grad_norm: float | None = None  # the gradient of the main step (not of lazy R1, path length) is clipped to this
+    eps: Weight = 1e-8
+    weight_decay: Weight = 0.0
+    max_grad_norm: Weight | None = None  # of the main step (not of lazy R1, path length): gradients are clipped to this
 
 
 @dataclass
@@ -41,8 +42,8 @@ class EmaConfig:
     """Exponential moving average of the generator's weights."""
 
     half_life_kimg: Value = 10.0
-    half_life_steps: float | None = None  # in steps whatever the batch, in place of half_life_kimg
-    rampup: float | None = 0.05  # half-life is at most this share of the images seen so far; None: no ramp-up
+    half_life_steps: Weight | None = None  # in steps whatever the batch, in place of half_life_kimg
+    rampup: Weight | None = 0.05  # half-life is at most this share of the images seen so far; None: no ramp-up
 
     def half_life_images(self, nimg: int, batch: int) -> float:
         """Half-life in images after `nimg` images, at `batch` images per step."""
@@ -57,10 +58,10 @@ class AdaConfig:
 
     mode: Literal["noaug", "ada", "fixed", "diffaug"] = "ada"
     p: Value = 0.0  # probability: at the start, or throughout (a number or a ramp) if fixed
-    p_max: float | None = None  # upper bound of the adapted p
-    target: float = 0.6  # mean sign of D(real) that p is adapted to
-    interval: int = 4  # batches between adaptations
-    speed_kimg: float = 500.0  # images for p to move by 1
+    p_max: Weight | None = None  # upper bound of the adapted p
+    target: Annotated[float, Range(-1, 1)] = 0.6  # mean sign of D(real) that p is adapted to
+    interval: Count = 4  # batches between adaptations
+    speed_kimg: Annotated[float, Range(1e-6, 1e9)] = 500.0  # images for p to move by 1
     pipe: AugmentConfig = field(default_factory=lambda: replace(AUGMENT_PRESETS["bgc"]))
     diffaug: DiffAugmentConfig = field(default_factory=DiffAugmentConfig)  # of mode diffaug, in place of the pipe
 
@@ -70,20 +71,20 @@ class TrainingConfig:
     """Everything that determines a run, but for where it is written."""
 
     preset: str = "auto"
-    seed: int = 0
-    gpus: int = 1  # processes; without CUDA they share the CPU
-    batch: int = 32  # images per step, all processes together
-    batch_gpu: int | None = None  # images per micro-batch, at most batch / gpus; None: just that
-    total_kimg: float = 25000.0
-    kimg_per_tick: float = 4.0
-    snap: int = 50  # ticks between snapshots (network, pictures, metrics)
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 0
+    gpus: Annotated[int, Range(1, 4096)] = 1  # processes; without CUDA they share the CPU
+    batch: Count = 32  # images per step, all processes together
+    batch_gpu: Count | None = None  # images per micro-batch, at most batch / gpus; None: just that
+    total_kimg: Weight = 25000.0
+    kimg_per_tick: Annotated[float, Range(0.001, 1e9)] = 4.0
+    snap: Annotated[int, Range(1, 10**9)] = 50  # ticks between snapshots (network, pictures, metrics)
     metrics: list[str] = field(default_factory=lambda: ["fid50k_full"])
     resume: str | None = None  # transfer learning: network file, URL or known name whose tensors to start from
-    keep_snapshots: int | None = None  # network snapshots that stay, besides each metric's best; None: all
-    workers: int = 0  # processes per rank that decode images ahead; 0: training does it itself
+    keep_snapshots: Count | None = None  # network snapshots that stay, besides each metric's best; None: all
+    workers: Annotated[int, Range(0, 256)] = 0  # processes per rank that decode images ahead; 0: none
     wandb: str | None = None  # project of Weights & Biases to report to
     precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of the highest resolutions
-    half_resolutions: int = 4  # so many of them in G and in D, if precision is not float32
+    half_resolutions: Layers = 4  # so many of them in G and in D, if precision is not float32
     compile: bool = False  # torch.compile for the main phases
     nhwc: bool = False  # keep convolution tensors channels-last
     nobench: bool = False  # CUDA: don't let cuDNN pick algorithms by timing

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from dnnlib.cli import say
 from dnnlib.config import from_dict, to_dict
 from dnnlib.errors import UserError
 from dnnlib.plugins import import_file
@@ -33,7 +34,8 @@ class Place:
 
 def launch(cfg: TrainingConfig, place: Place, plugins: Sequence[str] = ()) -> None:
     """Trains with `cfg.gpus` processes. UserError for what the user can mend."""
-    distributed.run(_process, (tuple(plugins), to_dict(cfg), place), cfg.gpus)
+    asked = {"config": to_dict(cfg), "resume": place.folder, "new": place.is_new, "import": list(plugins)}
+    distributed.run(_process, (tuple(plugins), to_dict(cfg), place), cfg.gpus, asked)
 
 
 def _process(plugins: Sequence[str], config: dict[str, Any], place: Place) -> None:
@@ -82,7 +84,7 @@ def _folder_to_continue(cfg: TrainingConfig, place: Place) -> Path | None:
         if is_finished(folder, cfg):
             raise UserError(f"{folder} has reached kimg {state['nimg'] / 1000:.1f}; give a larger --kimg to go on")
         return folder
-    return None if place.is_new else find_unfinished(place.outdir, cfg)
+    return None if place.is_new else find_unfinished(place.outdir, cfg, say)
 
 
 def _train(

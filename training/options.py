@@ -13,7 +13,7 @@ import torch
 
 from dnnlib.cache import is_url
 from dnnlib.cli import INTS, PATH
-from dnnlib.config import set_field
+from dnnlib.config import check, set_field
 from dnnlib.errors import UserError
 from metrics import DetectorMissing, parse_name, require_detectors
 from training import networks
@@ -279,6 +279,7 @@ def _assign(cfg: TrainingConfig, path: str, value: Any) -> None:
 
 def check_config(cfg: TrainingConfig) -> tuple[int, int]:
     """Parameter counts of G and D. UserError where the parts of the config don't go together."""
+    check(cfg)
     if cfg.batch_gpu is None and cfg.batch % cfg.gpus:
         raise UserError(f"a batch of {cfg.batch} can't be split over {cfg.gpus} processes")
     if cfg.batch % (cfg.micro_batch * cfg.gpus):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from dnnlib.config import Weight
 from dnnlib.errors import UserError
 
 
@@ -13,15 +14,15 @@ from dnnlib.errors import UserError
 class Ramp:
     """From `start` to `end` within `kimg` thousand images, constant before and after (recipes of R3GAN, appendix)."""
 
-    start: float
-    end: float
-    kimg: float  # length of the ramp
+    start: Weight
+    end: Weight
+    kimg: Weight  # length of the ramp
     shape: Literal["linear", "cosine"] = "linear"
-    begin_kimg: float = 0.0  # `start` holds until here
-    warmup_kimg: float = 0.0  # at the very start of the run the value rises linearly from 0 within so many
+    begin_kimg: Weight = 0.0  # `start` holds until here
+    warmup_kimg: Weight = 0.0  # at the very start of the run the value rises linearly from 0 within so many
 
 
-Value = float | Ramp
+Value = Weight | Ramp
 
 
 def at(value: Value, nimg: int) -> float:

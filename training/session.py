@@ -123,6 +123,7 @@ class Session:
         missing = distributed.from_rank_0(lambda: self.recorder.unmeasured(self.cfg.metrics, snapshot))
         if missing:
             self._measure(missing, snapshot)
+            self.recorder.finish_snapshot()
 
     # -- the state ------------------------------------------------------------------------------------------------
 

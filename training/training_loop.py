@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from dnnlib.errors import UserError
 from torch_utils import distributed
 from torch_utils.training_stats import BatchMean, Collector, Stats
 from training import networks
@@ -22,6 +21,8 @@ from training.dataset import ImageDataset
 from training.networks.shared.discriminator import Discriminator
 from training.networks.shared.generator import Generator
 from training.objectives.base import MicroBatch, PhaseSpec, objective_class
+from training.run.optimizer_state import load_optimizer_state, optimizer_state
+from training.run.state_checks import check_state
 from training.schedule import Ramp, at, ramps
 from training.step.compilation import compile_first_order
 from training.step.feed import Feed
@@ -155,7 +156,7 @@ class Trainer:
         """Everything that training goes on from, as plain data; needs no random generators, whose draws are keyed."""
         return {
             "modules": {name: module.state_dict() for name, module in self.modules().items()},
-            "optimizers": {name: player.optimizer.state_dict()["state"] for name, player in self.players.items()},
+            "optimizers": {name: optimizer_state(p.optimizer, p.module) for name, p in self.players.items()},
             "objective": self.objective.state(),
             "stats": self.stats.state(),
             "means": self.means.state(),
@@ -164,14 +165,13 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state` gave. UserError if the networks differ from those that were saved."""
-        for name, module in self.modules().items():
-            try:
-                module.load_state_dict(state["modules"][name])
-            except RuntimeError as e:
-                raise UserError(f"the run's {name} is another network: {' '.join(str(e).split())[:300]}") from e
+        """Goes on from what `state` gave. UserError if anything in it doesn't fit this trainer."""
+        check_state(state, self.state())
         for name, player in self.players.items():
-            player.optimizer.load_state_dict(player.optimizer.state_dict() | {"state": state["optimizers"][name]})
+            saved = state["optimizers"][name]
+            load_optimizer_state(player.optimizer, player.module, saved, f"the optimiser of {name}")
+        for name, module in self.modules().items():
+            module.load_state_dict(state["modules"][name])
         self.objective.load_state(state["objective"])
         self.stats.load_state(state["stats"])
         self.means.load_state(state["means"], self.device)

@@ -18,8 +18,9 @@ from support.golden import rel_err
 from torch import nn
 
 from dnnlib.errors import UserError
+from dnnlib.files import atomic_file
 from torch_utils.files import persistence
-from torch_utils.files.persistence import NetworkFile, atomic_file
+from torch_utils.files.persistence import NetworkFile
 from training import networks
 from training.augment.pipe import PRESETS, AugmentPipe
 from training.networks import __main__ as command

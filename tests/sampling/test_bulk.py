@@ -163,3 +163,45 @@ def test_threads_that_come_later_have_all_cores_again(tmp_path):
         assert cores_of_a_new_thread() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff", b"[" * 99_999, b'{"count": "x"}'])
+def test_a_damaged_job_file_is_a_line(content, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sampling.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"sampling\.json") as e:
+        generate_many(small_generator(), job(), str(tmp_path / "out"), 4)
+    assert "\n" not in str(e.value)
+
+
+def count_at_once(folder: Path, pairs: int) -> None:
+    """Pairs of processes that fill one zip: one wins, the other is refused or comes too late; the zip is whole."""
+    G = small_generator()
+    for i in range(pairs):
+        out = folder / f"fakes{i}.zip"
+        pids = []
+        for _ in range(2):
+            pid = os.fork()
+            if pid == 0:
+                torch.set_num_threads(1)
+                try:
+                    generate_many(G, job(count=6), str(out), 2)
+                except UserError as e:
+                    os._exit(2 if "another process" in str(e) or "exists already" in str(e) else 1)
+                except BaseException:
+                    os._exit(1)
+                os._exit(0)
+            pids.append(pid)
+        ends = sorted(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids)
+        assert ends == [0, 2], f"pair {i}: {ends}"
+        assert len(open_dataset(str(out))) == 6
+    assert len(list(folder.iterdir())) == pairs, "nothing else is left"
+
+
+def test_two_at_once_do_not_mix(tmp_path):
+    count_at_once(tmp_path, 2)
+
+
+@pytest.mark.soak
+def test_100_pairs_at_once_do_not_mix(tmp_path):
+    count_at_once(tmp_path, 100)

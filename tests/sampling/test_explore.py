@@ -4,6 +4,7 @@ import base64
 import http.client
 import io
 import json
+import socket
 import threading
 
 import numpy as np
@@ -107,6 +108,8 @@ def test_attention_overlay(server, G):
         "",
         "class=0&noise=loud",
         "class=0&psi=nan",
+        "class=0&y=nan&x=0",
+        "class=0&y=0&x=inf",
         "class=0&groups=huge",
         "class=0&y=0&x=0&layer=64x64.0",
         "class=0&y=0&x=0&layer=8x8.0&head=5",
@@ -197,3 +200,15 @@ def _shown(page: Page) -> np.ndarray:
     })()"""
     data = base64.b64decode(page.evaluate(script))
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def test_200_clients_at_once_are_all_served(server):
+    """All connect before any is answered."""
+    connections = [socket.create_connection(server.server_address[:2], timeout=60) for _ in range(200)]
+    request = f"GET / HTTP/1.0\r\nHost: 127.0.0.1:{server.server_address[1]}\r\n\r\n".encode()
+    for connection in connections:
+        connection.sendall(request)
+    answers = [connection.makefile("rb").readline() for connection in connections]
+    for connection in connections:
+        connection.close()
+    assert all(b" 200 " in answer for answer in answers)

@@ -145,7 +145,7 @@ def _code() -> dict[str, tuple[bytes, str]]:
         ),
         "other names of our modules": (
             body(call(global_("torch_utils.files.persistence", "os.system"), text(SHELL))),
-            r"refusing to load torch_utils\.persistence\.os\.system from",
+            r"refusing to load torch_utils\.files\.persistence\.os\.system from",
         ),
         "state of a class": (
             body(global_("collections", "OrderedDict") + b"}" + text("__init__") + b"Nsb"),
@@ -214,6 +214,49 @@ def _bombs() -> dict[str, tuple[bytes, str]]:
     }
 
 
+def _expansions() -> dict[str, tuple[bytes, str]]:
+    """Small files that refer to one thing many times, each time for another copy."""
+    laughs = b"]\x94" + b"".join(b"0(" + (b"h" + bytes([i])) * 10 + b"l\x94" for i in range(30))
+    kept = laughs + b"0"  # the deepest list is memo entry 30
+    long_text = text("x" * 1_000_000) + b"r\x00\x01\x00\x000"
+    many = b"j\x00\x01\x00\x00"
+    storage = legacy_stream(storage_id(250_000), 250_000, bytes(1_000_000))
+    storage = b"B" + struct.pack("<I", len(storage)) + storage + b"r\x00\x01\x00\x000"
+    entries = b"".join(text(f"{i}") + b"N" for i in range(10_000))
+    dictionary = b"}(" + entries + b"ur\x00\x01\x00\x000"
+    shape = b"(" + (b"\x8a\x1f" + b"\x7f" * 31) * 20_000 + b"l"
+    odd = "data nested deeper|expanding without end|makes more than|a device without|is damaged"
+
+    def repeated(function: bytes, times: int, *rest: bytes) -> bytes:
+        return b"(" + call(function, many, *rest) * times + b"l"
+
+    def network(tensors: bytes) -> bytes:
+        return call(global_("training.networks.files", "network_from_record"), text("x"), b"}", tensors)
+
+    one_tensor = [text("uint8") + b"]K\x01a" + many for _ in range(2000)]
+    tensors = b"}(" + b"".join(text(f"{i}") + b"(" + part + b"t" for i, part in enumerate(one_tensor)) + b"u"
+    buffer = b"B" + struct.pack("<I", 1_000_000) + bytes(1_000_000) + b"r\x00\x01\x00\x000"
+    whole = call(global_("torch._utils", "_rebuild_tensor_v2"), many_storage := b"j\x01\x01\x00\x00", b"K\x00",
+                 b"(\x8a\x03\x90\xd0\x03t", b"(K\x01t")  # fmt: skip
+    assert many_storage
+    clones = call(global_("torch.storage", "_load_from_bytes"), many) + b"r\x01\x01\x00\x000"
+    return {
+        "shared lists as a device": (body(kept + call(global_("torch", "device"), b"h\x1e")), odd),
+        "shared lists as a dtype": (body(kept + call(global_("numpy", "dtype"), b"h\x1e")), "refusing numpy data"),
+        "torch.Size of bytes": (body(buffer + repeated(global_("torch", "Size"), 2000)), odd),
+        "bytes encoded again": (body(long_text + repeated(global_("_codecs", "encode"), 2000, text("latin1"))), odd),
+        "dict copied again": (body(dictionary + repeated(global_("collections", "OrderedDict"), 5000)), odd),
+        "text referred to again": (body(long_text + b"(" + many * 20_000 + b"l"), odd),
+        "one buffer, many names": (body(buffer + network(tensors)), odd),
+        "storage loaded again": (body(storage + repeated(global_("torch.storage", "_load_from_bytes"), 2000)), odd),
+        "tensor cloned": (body(storage + clones + b"(" + whole * 2000 + b"l"), odd),
+        "huge integers as a shape": (
+            body(network(b"}" + text("a") + b"(" + text("uint8") + shape + b"C\x01at" + b"s")),
+            "impossible sizes",
+        ),
+    }
+
+
 def _archives() -> dict[str, tuple[bytes, str]]:
     """Tricks with zip, tar and safetensors files."""
     empty = pickle.dumps({}, 2)
@@ -264,4 +307,4 @@ def _archives() -> dict[str, tuple[bytes, str]]:
 
 def corpus() -> dict[str, tuple[bytes, str]]:
     """Name -> (content of the file, regular expression that the refusal matches)."""
-    return _code() | _bombs() | _archives()
+    return _code() | _bombs() | _expansions() | _archives()

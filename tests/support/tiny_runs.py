@@ -1,5 +1,6 @@
 """Runs so small that a test can afford many: recipes, a run folder, and everything that a run ends with."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ from training.networks.discriminators.wavelet import WaveletDiscriminatorConfig
 from training.networks.generators.styleformer import StyleformerConfig
 from training.networks.generators.stylenat import StyleNATConfig
 from training.run.checkpoint import load_state, write_config
-from training.run.recorder import FolderRecorder
+from training.run.recorder import FolderRecorder, Recorder
 from training.run.run_folder import RunFolder
 from training.session import Session
 from training.training_loop import Trainer
@@ -70,9 +71,9 @@ def everything(t: Trainer) -> dict[str, torch.Tensor]:
     return flat
 
 
-def session(cfg: TrainingConfig, run: RunFolder) -> Session:
+def session(cfg: TrainingConfig, run: RunFolder | None) -> Session:
     t = trainer(cfg)
-    return Session(t, FolderRecorder(run, t), open_dataset(cfg.data.path))
+    return Session(t, FolderRecorder(run, t) if run else Recorder(), open_dataset(cfg.data.path))
 
 
 def train_in(folder: Path, cfg: TrainingConfig) -> Trainer:
@@ -85,11 +86,36 @@ def train_in(folder: Path, cfg: TrainingConfig) -> Trainer:
         folder.mkdir(parents=True)
         write_config(folder, cfg)
         state, run = None, RunFolder(folder)
-    s = session(cfg, run)
+    with contextlib.closing(run):
+        s = session(cfg, run)
+        if state is not None:
+            s.load_state(state)
+        s.run()
+    return s.trainer
+
+
+def ranks_train_in(folder: Path, cfg: TrainingConfig) -> Trainer:
+    """The same in several processes, of which the first one has the folder."""
+    opened: list[RunFolder] = []
+
+    def open_folder() -> dict | None:
+        if (folder / "training-state.pt").is_file():
+            state = load_state(folder)
+            opened.append(RunFolder.reopen(folder, cfg, state))
+            return state
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_config(folder, cfg)
+        opened.append(RunFolder(folder))
+        return None
+
+    state = distributed.from_rank_0(open_folder)
+    s = session(cfg, opened[0] if opened else None)
     if state is not None:
         s.load_state(state)
     s.run()
-    run.close()
+    for run in opened:
+        run.close()
     return s.trainer
 
 

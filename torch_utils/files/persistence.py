@@ -5,23 +5,23 @@ about. A SHA-256 over all of it is stored with it. Two forms: a pickle, which th
 `pickle.load`, and safetensors with the rest as JSON in its metadata.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
 
 from dnnlib.errors import UserError
+from dnnlib.files import atomic_file
+from torch_utils.files.forms import MAX_HEADER
 from torch_utils.files.pickle_writer import PickleWriter
-from torch_utils.files.safe_pickle import DAMAGE, DamagedFile
+from torch_utils.files.safe_pickle import DAMAGE, Budget, DamagedFile
 from torch_utils.files.torch_files import DTYPES, tensor_from_bytes, tensor_to_bytes
 
 FORMAT_VERSION = 1
@@ -87,34 +87,6 @@ class NetworkFile:
 MIGRATIONS: dict[int, Callable[[NetworkFile], NetworkFile]] = {}
 
 
-@contextlib.contextmanager
-def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A file to write that takes the name `path` when the block ends well; until then the old content stays.
-
-    The data reach the disk before the name changes, so a crash at any moment leaves the old or the new file whole.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def write_pickle(path: str | os.PathLike[str], content: NetworkFile, builder: Callable) -> None:
     """Writes the pickle form. `builder` is the importable function that plain `pickle.load` will call per network."""
     digests = content.tensor_digests()
@@ -164,10 +136,11 @@ def write_safetensors(path: str | os.PathLike[str], content: NetworkFile) -> Non
         file.write(safetensors.torch.save(tensors, metadata))
 
 
-def record_from_pickle(kind: Any, config: Any, tensors: Any) -> NetworkRecord:
+def record_from_pickle(budget: Budget, kind: Any, config: Any, tensors: Any) -> NetworkRecord:
     """What the reader calls where plain `pickle.load` would call `builder`."""
     if not (isinstance(kind, str) and isinstance(config, dict) and isinstance(tensors, dict)):
         raise ValueError("a network that is not (kind, config, tensors)")
+    budget.spend(sum(memoryview(data).nbytes for _dtype, _shape, data in tensors.values()))
     return NetworkRecord(kind, config, decode_tensors(tensors))
 
 
@@ -201,13 +174,17 @@ def read_safetensors(path: str | os.PathLike[str]) -> NetworkFile:
             text = (file.metadata() or {}).get(METADATA_KEY)
             if text is None:
                 raise UserError(f"{source} has no {METADATA_KEY!r} metadata: it does not say which network it holds")
+            if len(text) > MAX_HEADER:
+                raise DamagedFile(f"{source} describes itself at a length of more than {MAX_HEADER:,} characters")
             data = json.loads(text)
             _known_version(data, source)
-            networks = {name: _described_record(file, name, data["networks"].get(name)) for name in NETWORKS}
-            if set(data.pop("networks")) - set(NETWORKS):
+            described = data.pop("networks")
+            if set(described) - set(NETWORKS):
                 raise DamagedFile(f"{source} is damaged: unknown networks")
-            if len(file.keys()) != sum(len(r.tensors) for r in networks.values() if r):
-                raise DamagedFile(f"{source} is damaged: it holds tensors that belong to no network")
+            names = [f"{name}/{key}" for name, one in described.items() if one for key, *_ in one["tensors"]]
+            if sorted(names) != sorted(file.keys()):  # before any is read, or a name given often is read as often
+                raise DamagedFile(f"{source} is damaged: its tensors are not those of its networks")
+            networks = {name: _described_record(file, name, described.get(name)) for name in NETWORKS}
     except UserError:
         raise
     except (safetensors.SafetensorError, *DAMAGE) as e:
@@ -219,7 +196,10 @@ def _described_record(file: Any, name: str, described: Any) -> NetworkRecord | N
     if described is None:
         return None
     tensors = {key: file.get_tensor(f"{name}/{key}") for key, _dtype, _shape in described["tensors"]}
-    return NetworkRecord(described["kind"], described["config"], tensors)
+    kind, config = described["kind"], described["config"]
+    if not (isinstance(kind, str) and isinstance(config, dict)):
+        raise ValueError("a network that is not (kind, config, tensors)")
+    return NetworkRecord(kind, config, tensors)
 
 
 def _known_version(data: Any, source: str) -> None:
@@ -235,8 +215,11 @@ def _known_version(data: Any, source: str) -> None:
 def _checked(networks: dict[str, NetworkRecord | None], rest: dict[str, Any], source: str) -> NetworkFile:
     stored = rest.pop("sha256", None)
     known = {"format_version", "training_set_kwargs", "training_config", "provenance"}
-    if rest.keys() != known or not isinstance(rest["provenance"], dict):
+    if rest.keys() != known:
         raise DamagedFile(f"{source} is damaged: its entries are {', '.join(sorted(map(str, rest)))[:120]}")
+    tables = [rest["provenance"], *(rest[name] or {} for name in ("training_set_kwargs", "training_config"))]
+    if not all(isinstance(table, dict) for table in tables):
+        raise DamagedFile(f"{source} is damaged: what it says of its training is no table")
     content = NetworkFile(networks, **rest)
     try:
         digest = content.sha256(content.tensor_digests())

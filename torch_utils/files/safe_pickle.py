@@ -11,10 +11,15 @@ from typing import Any
 
 from dnnlib.errors import UserError
 
-MAX_OPCODES = 1_000_000  # a one-byte opcode can cost 64 bytes of memory
+MAX_OPCODES = 1_000_000  # of one pickle; a one-byte opcode can cost 64 bytes of memory
+MAX_PICKLES = 10  # so many times MAX_OPCODES for all pickles within a file, which may hold one per tensor
 MAX_INTEGER_BYTES = 32
 MAX_LINE = 4096  # of the textual opcodes of protocol 0
 MAX_DEPTH = 200  # of nested containers
+EXPANSION = 4  # what a file makes may be so many times its own size,
+ALLOWANCE = 16 * 2**20  # and so many bytes more
+ENTRY = 64  # bytes that one entry of a container is taken to cost
+MAX_NAME = 1024  # characters of a dict's key
 MAX_KEY = 2**53  # dict keys of this size and beyond could be made to collide
 
 Constructor = Callable[..., Any]
@@ -53,6 +58,28 @@ class _Global:
         self.name, self.build = name, build
 
 
+class Budget:
+    """What the reading of one file may still make: opcodes run, and bytes produced beyond those that it holds."""
+
+    def __init__(self, size: int, source: str) -> None:
+        self.limit = EXPANSION * size + ALLOWANCE
+        self.source = source
+        self._bytes = self.limit
+        self._opcodes = MAX_PICKLES * MAX_OPCODES
+
+    def spend(self, count: int) -> None:
+        """Before `count` bytes are made. Raises UnsafeFile."""
+        self._bytes -= count
+        if self._bytes < 0:
+            raise UnsafeFile(f"refusing {self.source}: it makes more than {self.limit:,} bytes out of those it has")
+
+    def run(self) -> None:
+        """Before an opcode is run. Raises DamagedFile."""
+        self._opcodes -= 1
+        if self._opcodes < 0:
+            raise DamagedFile(f"{self.source}: more than {MAX_PICKLES * MAX_OPCODES} pickle opcodes in all")
+
+
 class Reader:
     """Reads pickles from `data` (bytes-like), one after another.
 
@@ -61,6 +88,7 @@ class Reader:
         allowed: "module.name" -> what to call instead.
         source: The file's name, for messages.
         persistent_load: Called with each persistent id; None refuses them.
+        budget: Of the whole file, where `data` is but a part of one.
     """
 
     def __init__(
@@ -69,12 +97,14 @@ class Reader:
         allowed: Mapping[str, Constructor | Constant],
         source: str,
         persistent_load: Constructor | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.data = memoryview(data).cast("B")
         self.allowed = allowed
         self.source = source
         self.persistent_load = persistent_load
         self.position = 0
+        self.budget = budget or Budget(len(self.data), source)
 
     def load(self) -> Any:
         """The next pickle's object. Raises UnsafeFile or DamagedFile; a cycle or too deep a nesting is damage, too."""
@@ -85,7 +115,7 @@ class Reader:
         except DAMAGE as e:
             detail = str(e)[:120] or type(e).__name__
             raise DamagedFile(f"{self.source} is damaged at byte {self.position}: {detail}") from e
-        check_depth(result, self.source)
+        check_extent(result, self.source, self.budget.limit)
         return result
 
     def _run(self) -> Any:
@@ -93,6 +123,7 @@ class Reader:
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
         for _ in range(MAX_OPCODES):
+            self.budget.run()
             code = self.take(1)[0]
             if code == 0x2E:  # STOP
                 if len(self.stack) != 1:
@@ -169,6 +200,7 @@ class Reader:
             raise UnsafeFile(f"refusing to call {type(constructor).__name__} in {self.source}")
         if not isinstance(arguments, tuple):
             raise ValueError(f"{constructor.name} is called without an argument tuple")
+        self.budget.spend(sum(cost(argument) for argument in arguments))
         self.push(constructor.build(*arguments))
 
     def _plain(self, value: Any) -> Any:
@@ -177,16 +209,32 @@ class Reader:
         return value
 
 
-def check_depth(value: Any, source: str) -> None:
-    """DamagedFile if containers nest beyond MAX_DEPTH (cycles do) or if shared parts make the data explode."""
-    level, depth, visits = [value], 0, 0
+def cost(value: Any, levels: int = 2) -> int:
+    """Bytes that a copy of `value` takes, of containers in containers down to so many levels."""
+    if isinstance(value, (str, bytes)):
+        return ENTRY + len(value)
+    if isinstance(value, memoryview):
+        return ENTRY + value.nbytes
+    children = _children(value)
+    inner = sum(cost(child, levels - 1) for child in children) if levels > 1 else 0
+    return ENTRY * (1 + len(children)) + inner
+
+
+def check_extent(value: Any, source: str, limit: int) -> None:
+    """DamagedFile if containers nest beyond MAX_DEPTH (cycles do), or if parts that are shared make the data explode:
+    text, buffers and tensors count wherever they are referred to, up to `limit` bytes in all."""
+    level, depth, visits, extent = [value], 0, 0, 0
     while level:
         deeper: list[Any] = []
         for item in level:
             children = _children(item)
             visits += len(children)
-            if depth > MAX_DEPTH or visits > MAX_OPCODES:
-                raise DamagedFile(f"{source}: data nested deeper than {MAX_DEPTH} levels or expanding without end")
+            extent += _bytes_in(item)
+            if depth > MAX_DEPTH or visits > MAX_OPCODES or extent > limit:
+                raise DamagedFile(
+                    f"{source}: data nested deeper than {MAX_DEPTH} levels or expanding without end "
+                    f"(to more than {MAX_OPCODES:,} parts or {limit:,} bytes)"
+                )
             deeper.extend(children)
         level, depth = deeper, depth + 1
 
@@ -197,6 +245,14 @@ def _children(item: Any) -> Collection[Any]:
     if isinstance(item, (list, tuple, set, frozenset)):
         return item
     return vars(item).values() if isinstance(item, Stateful) else ()
+
+
+def _bytes_in(item: Any) -> int:
+    if isinstance(item, (str, bytes)):
+        return len(item)
+    if isinstance(item, memoryview):
+        return item.nbytes
+    return item.numel() * item.element_size() if hasattr(item, "element_size") else 0  # a tensor
 
 
 def _skip(reader: Reader, count: int) -> None:
@@ -216,11 +272,12 @@ def _set_items(reader: Reader, items: list[Any]) -> None:
     if len(items) % 2:
         raise ValueError("a key without a value")
     for key, value in zip(items[::2], items[1::2]):
-        target[_key(key)] = value
+        target[checked_key(key)] = value
 
 
-def _key(key: Any) -> str | int:
-    if isinstance(key, str) or (type(key) is int and abs(key) < MAX_KEY):
+def checked_key(key: Any) -> str | int:
+    """A short text or a small whole number. Raises ValueError for anything else."""
+    if (isinstance(key, str) and len(key) <= MAX_NAME) or (type(key) is int and abs(key) < MAX_KEY):
         return key
     raise ValueError(f"a {type(key).__name__} as key")
 
@@ -231,7 +288,7 @@ def _extend(reader: Reader, items: list[Any]) -> None:
 
 def _add_items(reader: Reader) -> None:
     items = reader.pop_to_mark()
-    reader.top(set).update(_key(v) for v in items)
+    reader.top(set).update(checked_key(v) for v in items)
 
 
 def _dictionary(reader: Reader) -> None:
@@ -243,6 +300,7 @@ def _dictionary(reader: Reader) -> None:
 def _build(reader: Reader) -> None:
     state = reader.pop_plain()
     target = reader.stack[-1]
+    reader.budget.spend(cost(state))
     if isinstance(target, Stateful):
         target.set_state(state)
     elif not isinstance(target, dict):  # attributes beside the items (state_dict's `_metadata`) are dropped

@@ -3,9 +3,11 @@
 Layouts: torch/serialization.py of PyTorch. Every size is checked against the bytes that are there.
 """
 
+import functools
 import io
 import sys
 import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,11 +15,24 @@ import numpy as np
 import torch
 
 from dnnlib.errors import UserError
-from torch_utils.files.safe_pickle import DAMAGE, Constant, Constructor, DamagedFile, Reader, Stateful, UnsafeFile
+from torch_utils.files.safe_pickle import (
+    DAMAGE,
+    MAX_NAME,
+    Budget,
+    Constant,
+    Constructor,
+    DamagedFile,
+    Reader,
+    Stateful,
+    UnsafeFile,
+    checked_key,
+)
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a legacy stream
 LEGACY_PROTOCOL = 1001
 _MAX_ENTRIES = 100_000
+_MAX_SIDES = 64  # dimensions of a tensor
+_MAX_SIDE = 2**48
 
 DTYPES: dict[str, torch.dtype] = {
     "float64": torch.float64,
@@ -36,9 +51,11 @@ _STORAGES = {
     **{"LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8"},
     **{"ByteStorage": "uint8", "BoolStorage": "bool"},
 }
-_TENSOR_BUILDERS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")
 
 Allowed = dict[str, Constructor | Constant]
+_NO_TENSORS: Allowed = {
+    f"torch._utils.{name}": lambda *_: None for name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")
+}
 
 
 class Storage:
@@ -54,7 +71,7 @@ def tensor_from_bytes(data: Any, dtype: torch.dtype, shape: list[int]) -> torch.
     Raises ValueError if the count of bytes does not fit.
     """
     view = memoryview(data).cast("B")
-    if any(type(side) is not int or side < 0 for side in shape) or _product(shape) * dtype.itemsize != len(view):
+    if _product(_sizes(shape)) * dtype.itemsize != len(view):
         raise ValueError(f"{len(view)} bytes do not make a tensor of shape {tuple(shape)}")
     if len(view) == 0:
         return torch.empty(shape, dtype=dtype)
@@ -79,11 +96,11 @@ def tensor_to_bytes(tensor: torch.Tensor) -> memoryview:
 class _NumpyDtype(Stateful):
     """A numpy dtype of plain numbers."""
 
-    def __init__(self, code: Any, *_flags: Any) -> None:
-        self.code = str(code)
+    def __init__(self, source: str, code: Any, *_flags: Any) -> None:
+        self.code = code if isinstance(code, str) else type(code).__name__
         self.order = "<"
         if self.code not in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "b1"):
-            raise UnsafeFile(f"refusing numpy data of type {self.code[:20]!a}")
+            raise UnsafeFile(f"refusing numpy data of type {self.code[:20]!a} in {source}")
 
     def set_state(self, state: Any) -> None:
         order = state[1]
@@ -113,30 +130,40 @@ def _plain_dict(items: Any = ()) -> dict:
         return dict(items)
     result: dict = {}
     for key, value in items:
-        if not isinstance(key, (str, int)):
-            raise ValueError("a key that is neither text nor number")
-        result[key] = value
+        result[checked_key(key)] = value
     return result
 
 
 def _plain_set(items: Any = ()) -> set:
-    if not all(isinstance(item, (str, int)) for item in items):
-        raise ValueError("a set of other things than text and numbers")
-    return set(items)
+    return {checked_key(item) for item in items}
 
 
-def _encode(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
+def _encode(text: Any, encoding: Any) -> bytes:
+    if encoding != "latin1" or not isinstance(text, str):
         raise ValueError("bytes in an unexpected encoding")
     return text.encode("latin1")
+
+
+def _device(kind: Any, index: Any = None) -> str:
+    if not isinstance(kind, str) or len(kind) > MAX_NAME:
+        raise ValueError("a device without a name")
+    return kind
+
+
+def _sizes(sizes: Any = ()) -> tuple[int, ...]:
+    """Sides or strides of a tensor, or its whole shape. ValueError if that can't be any."""
+    if not isinstance(sizes, (list, tuple)) or len(sizes) > _MAX_SIDES:
+        raise ValueError("impossible sizes")
+    if any(type(n) is not int or not 0 <= n < _MAX_SIDE for n in sizes):
+        raise ValueError("impossible sizes")
+    return tuple(sizes)
 
 
 def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_unused: Any) -> torch.Tensor:
     if not isinstance(storage, Storage):
         raise ValueError("a tensor without storage")
-    size, stride = tuple(size), tuple(stride)
-    numbers = (offset, *size, *stride)
-    if len(size) != len(stride) or any(type(n) is not int or n < 0 for n in numbers):
+    (offset,), size, stride = _sizes([offset]), _sizes(size), _sizes(stride)
+    if len(size) != len(stride):
         raise ValueError("a tensor with impossible sizes")
     last = offset + sum((n - 1) * step for n, step in zip(size, stride)) if all(size) else offset - 1
     # More elements than are stored would be a memory bomb once copied.
@@ -158,8 +185,11 @@ def _product(sizes: Any) -> int:
     return result
 
 
-def plain_constructors(source: str) -> Allowed:
-    """What pickles of the field contain besides classes of their own: numbers, containers, tensors."""
+def plain_constructors(source: str, budget: Budget) -> Allowed:
+    """What pickles of the field contain besides classes of their own: numbers, containers, tensors.
+
+    Each makes no more than a copy of its arguments, which the reader has charged to the budget.
+    """
     allowed: Allowed = {
         "collections.OrderedDict": _plain_dict,
         "dnnlib.util.EasyDict": _plain_dict,
@@ -167,15 +197,15 @@ def plain_constructors(source: str) -> Allowed:
         "__builtin__.set": _plain_set,
         "argparse.Namespace": PlainNamespace,
         "_codecs.encode": _encode,
-        "numpy.dtype": _NumpyDtype,
+        "numpy.dtype": functools.partial(_NumpyDtype, source),
         "numpy._core.multiarray.scalar": lambda dtype, data: dtype.number(data),
         "numpy.core.multiarray.scalar": lambda dtype, data: dtype.number(data),
         "torch._utils._rebuild_tensor": _rebuild_tensor,
         "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
         "torch._utils._rebuild_parameter": _rebuild_parameter,
-        "torch.storage._load_from_bytes": lambda data: _nested_storage(data, source),
-        "torch.Size": tuple,
-        "torch.device": lambda kind, index=None: str(kind),
+        "torch.storage._load_from_bytes": lambda data: _nested_storage(data, source, budget),
+        "torch.Size": _sizes,
+        "torch.device": _device,
     }
     return allowed | _storage_types() | {f"torch.{name}": Constant(dtype) for name, dtype in DTYPES.items()}
 
@@ -184,16 +214,19 @@ def _storage_types() -> Allowed:
     return {f"torch.{name}": Constant(DTYPES[dtype]) for name, dtype in _STORAGES.items()}
 
 
-def _nested_storage(data: Any, source: str) -> Storage:
+def _nested_storage(data: Any, source: str, budget: Budget) -> Storage:
     """The storage that a pickled tensor carries as a legacy stream of its own; nothing else may be in there."""
-    storage = _read_legacy(data, f"a tensor inside {source}", _storage_types())
+    storage = _read_legacy(data, f"a tensor inside {source}", _storage_types(), budget)
     if not isinstance(storage, Storage):
         raise UnsafeFile(f"refusing a tensor inside {source} that is no storage of numbers")
     return storage
 
 
-def read_zip(data: Any, source: str) -> Any:
-    """The object in a zip file of `torch.save` (1.6 and later). Raises UnsafeFile or DamagedFile."""
+def read_zip(data: Any, source: str, with_tensors: bool = True) -> Any:
+    """The object in a zip file of `torch.save` (1.6 and later); without tensors None stands for each.
+
+    Raises UnsafeFile or DamagedFile.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = _checked_entries(archive, len(data), source)
@@ -214,10 +247,14 @@ def read_zip(data: Any, source: str) -> Any:
                 return storages[key]
 
             pickled = archive.read(f"{folder}/data.pkl")
-            return Reader(pickled, plain_constructors(source), source, persistent_load).load()
+            budget = Budget(len(data), source)
+            allowed = plain_constructors(source, budget)
+            if with_tensors:
+                return Reader(pickled, allowed, source, persistent_load, budget).load()
+            return Reader(pickled, allowed | _NO_TENSORS, source, lambda pid: None, budget).load()
     except UserError:
         raise
-    except (zipfile.BadZipFile, EOFError, OSError, *DAMAGE) as e:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, *DAMAGE) as e:
         raise DamagedFile(f"{source} is damaged: {str(e)[:120]}") from e
 
 
@@ -246,10 +283,11 @@ def _archive_folder(names: set[str], source: str) -> str:
 
 def read_legacy(data: Any, source: str) -> Any:
     """The object in a legacy stream of `torch.save`: header pickles, the object, storage keys, raw storages."""
-    return _read_legacy(data, source, plain_constructors(source))
+    budget = Budget(len(data), source)
+    return _read_legacy(data, source, plain_constructors(source, budget), budget)
 
 
-def _read_legacy(data: Any, source: str, allowed: Allowed) -> Any:
+def _read_legacy(data: Any, source: str, allowed: Allowed, budget: Budget) -> Any:
     described: dict[str, tuple[torch.dtype, int]] = {}
 
     def describe(pid: Any) -> None:
@@ -257,13 +295,12 @@ def _read_legacy(data: Any, source: str, allowed: Allowed) -> Any:
         described[key] = (dtype, count)
 
     # The storages stand behind the object that refers to them: a first pass finds them, a second builds the tensors.
-    first_pass = allowed | {f"torch._utils.{name}": lambda *_: None for name in _TENSOR_BUILDERS}
-    reader = Reader(data, first_pass, source, describe)
+    reader = Reader(data, allowed | _NO_TENSORS, source, describe, budget)
     start = _skip_header(reader, source)
     reader.load()
     keys = reader.load()
     storages = _read_storages(reader, keys, described, source)
-    again = Reader(data, allowed, source, lambda pid: storages[_storage_id(pid)[1]])
+    again = Reader(data, allowed, source, lambda pid: storages[_storage_id(pid)[1]], budget)
     again.position = start
     return again.load()
 

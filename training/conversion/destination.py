@@ -14,14 +14,11 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from dnnlib.errors import UserError
+from dnnlib.files import sync_folder
+from dnnlib.locks import Lock
 from training.conversion.png import image_name
 from training.dataset.labels import LABEL_FILE
 from training.dataset.zip_writer import ZipWriter
-
-try:
-    import fcntl
-except ImportError:  # Windows has none; there two runs at once are not noticed
-    fcntl = None  # type: ignore[assignment]
 
 Label = int | list[float] | None
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -169,7 +166,7 @@ def open_destination(path: str, shard_size: int | None = None) -> Iterator[Datas
             yield writer
             writer.finish()
             os.replace(content, full_path)
-            _sync_folder(os.path.dirname(full_path))
+            sync_folder(os.path.dirname(full_path))
     except OSError as e:
         if e.errno in _NO_SPACE:
             raise UserError(f"no space left to write {path}; nothing there was changed") from e
@@ -196,7 +193,9 @@ def _staging(path: str) -> Iterator[str]:
     folder = os.path.join(parent, f".{name}.partial")
     os.makedirs(folder, exist_ok=True)
     try:
-        with _locked(folder):
+        with Lock(
+            os.path.join(folder, ".lock"), f"another run is writing {folder}; wait for it or choose another --dest"
+        ):
             _clear(folder)
             try:
                 yield folder
@@ -217,32 +216,7 @@ def _missing_parents(path: str) -> list[str]:
     return missing
 
 
-@contextlib.contextmanager
-def _locked(folder: str) -> Iterator[None]:
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as e:
-        raise UserError(f"another run is writing {folder}; wait for it or choose another --dest") from e
-    finally:
-        os.close(handle)
-
-
 def _clear(folder: str) -> None:
     shutil.rmtree(os.path.join(folder, "content"), ignore_errors=True)
     with contextlib.suppress(FileNotFoundError):
         os.remove(os.path.join(folder, "content"))
-
-
-def _sync_folder(path: str) -> None:
-    """Makes a rename in the folder last; Windows can't open folders and needs no such call."""
-    if os.name == "posix":
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

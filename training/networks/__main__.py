@@ -29,13 +29,13 @@ def show(file: str) -> None:
     content = files.read(file)
     for name in NETWORKS:
         record = content.networks.get(name)
-        click.echo(f"{name:13s} {'-' if record is None else _summary(record)}")
+        cli.say(f"{name:13s} {'-' if record is None else _summary(record)}")
         if record is not None:
-            click.echo(f"{'':13s} {json.dumps(record.config)}")
-    click.echo(f"trained on    {json.dumps(content.training_set_kwargs)}")
-    click.echo(f"origin        {json.dumps(content.provenance)}")
-    click.echo(f"config        {'-' if content.training_config is None else json.dumps(content.training_config)}")
-    click.echo(f"sha256        {content.sha256(content.tensor_digests())}")
+            cli.say(f"{'':13s} {json.dumps(record.config)}")
+    cli.say(f"trained on    {json.dumps(content.training_set_kwargs)}")
+    cli.say(f"origin        {json.dumps(content.provenance)}")
+    cli.say(f"config        {'-' if content.training_config is None else json.dumps(content.training_config)}")
+    cli.say(f"sha256        {content.sha256(content.tensor_digests())}")
 
 
 @main.command(cls=cli.Command)
@@ -48,7 +48,7 @@ def verify(file: str, plugins: tuple[str, ...]) -> None:
     for name, record in content.networks.items():
         if record is not None:
             files.build_record(record, f"{file}: {name}")
-            click.echo(f"{name:13s} ok: {_summary(record)}")
+            cli.say(f"{name:13s} ok: {_summary(record)}")
 
 
 @main.command(cls=cli.Command)
@@ -88,7 +88,7 @@ def convert(
     else:
         content = _kept(files.read(file), only, file)
         files.write(path, content)
-        click.echo(f"{path}: {', '.join(name for name, r in content.networks.items() if r)}")
+        cli.say(f"{path}: {', '.join(name for name, r in content.networks.items() if r)}")
     if with_card:
         _write_card(path.with_suffix(".md"), path, content, file)
 
@@ -113,13 +113,10 @@ def card(file: str, dest: str | None, plugins: tuple[str, ...]) -> None:
 def _write_card(goal: Path, made: Path, content: NetworkFile, source: str) -> None:
     """A card that somebody may have filled in stays."""
     if goal.exists():
-        click.echo(f"{goal} is left as it is; its figures may be another file's")
+        cli.say(f"{goal} is left as it is; its figures may be another file's")
         return
-    try:
-        write_card(goal, made, content, source)
-    except OSError as e:
-        raise UserError(f"cannot write the model card {goal}: {e.strerror or e}") from e
-    click.echo(f"{goal}: model card; fill in what is marked")
+    write_card(goal, made, content, source)
+    cli.say(f"{goal}: model card; fill in what is marked")
 
 
 def _export(file: str, path: Path, form: str, name: str, psi: float, noise_mode: NoiseMode) -> None:
@@ -130,7 +127,7 @@ def _export(file: str, path: Path, form: str, name: str, psi: float, noise_mode:
         raise UserError(f"{file} holds no {name}")
     writer = export.write_onnx if form == "onnx" else export.write_program
     error = writer(path, G, psi, noise_mode)
-    click.echo(f"{path}: {name}, psi {psi:g}, noise {noise_mode}; largest difference from the network {error:.1e}")
+    cli.say(f"{path}: {name}, psi {psi:g}, noise {noise_mode}; largest difference from the network {error:.1e}")
 
 
 def _kept(content: NetworkFile, only: str | None, file: str) -> NetworkFile:

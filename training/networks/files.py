@@ -2,6 +2,7 @@
 copies its tensors by name; no code from the file runs."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import mmap
 import os
@@ -15,9 +16,11 @@ from torch import nn
 from dnnlib import cache
 from dnnlib.config import from_dict, to_dict
 from dnnlib.errors import ConfigError, UserError
+from dnnlib.files import map_file
 from torch_utils.files import persistence
+from torch_utils.files.forms import form_of
 from torch_utils.files.persistence import NETWORKS, NetworkFile, NetworkRecord
-from torch_utils.files.safe_pickle import DAMAGE, Constant, Constructor, DamagedFile, Reader
+from torch_utils.files.safe_pickle import DAMAGE, Budget, Constant, Constructor, DamagedFile, Reader
 from torch_utils.files.torch_files import plain_constructors, read_legacy, read_zip
 from torch_utils.meta_init import build_with, build_within
 from training.augment.pipe import AugmentConfig, AugmentPipe
@@ -25,7 +28,6 @@ from training.networks import registry
 from training.networks.official import gat, r3gan, stylegan_pickle, stylenat
 
 AUGMENT_KIND = "augment_pipe"
-_LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number that opens torch.save's old streams
 _NAMED = 8  # how many tensors an error names
 
 
@@ -55,13 +57,10 @@ def save(
 
 def write(path: str | os.PathLike[str], content: NetworkFile) -> None:
     """Writes plain content in the form that the path's suffix names. Raises UserError if the place can't be written."""
-    try:
-        if Path(path).suffix == ".safetensors":
-            persistence.write_safetensors(path, content)
-        else:
-            persistence.write_pickle(path, content, network_from_record)
-    except OSError as e:
-        raise UserError(f"cannot write {path}: {e.strerror or e}") from e
+    if Path(path).suffix == ".safetensors":
+        persistence.write_safetensors(path, content)
+    else:
+        persistence.write_pickle(path, content, network_from_record)
 
 
 def load(
@@ -108,41 +107,34 @@ def _separate(content: NetworkFile) -> None:
             taken.add(place)
 
 
-def _read(path: Path, source: str) -> NetworkFile:
-    data = _bytes_of(path, source)
-    if data[:4] == b"PK\x03\x04":
-        return _official_checkpoint(read_zip(data, source), source)
-    if data[: len(_LEGACY_START)] == _LEGACY_START:
-        return _official_checkpoint(read_legacy(data, source), source)
-    if data[8:9] == b"{" and data[:1] != b"\x80":
-        return persistence.read_safetensors(path)
-    if data[:1] != b"\x80":
-        raise UserError(f"{source} is no network file: neither a pickle, nor .safetensors, nor a .pt of torch.save")
-    return _read_pickle(data, source)
-
-
 def _official_checkpoint(data: Any, source: str) -> NetworkFile:
     return (gat if gat.is_content(data) else stylenat).content(data, source)
 
 
-def _bytes_of(path: Path, source: str) -> mmap.mmap:
-    """The file's bytes, mapped rather than read: tensors of our own files stay where they are, copied on write."""
+def _read(path: Path, source: str) -> NetworkFile:
     try:
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                raise DamagedFile(f"{source} is empty")
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        data = map_file(path)
     except FileNotFoundError:
         raise UserError(f"network file {source} does not exist") from None
-    except (OSError, ValueError) as e:
-        raise UserError(f"cannot read network file {source}: {e}") from e
+    form = form_of(data)
+    if form == "safetensors":
+        return persistence.read_safetensors(path)
+    if form == "zip":
+        return _official_checkpoint(read_zip(data, source), source)
+    if form == "legacy":
+        return _official_checkpoint(read_legacy(data, source), source)
+    if form == "pickle":
+        return _read_pickle(data, source)
+    raise UserError(f"{source} is no network file: neither a pickle, nor .safetensors, nor a .pt of torch.save")
 
 
 def _read_pickle(data: mmap.mmap, source: str) -> NetworkFile:
     builder = f"{network_from_record.__module__}.{network_from_record.__qualname__}"
-    allowed: dict[str, Constructor | Constant] = plain_constructors(source)
+    budget = Budget(len(data), source)
+    allowed: dict[str, Constructor | Constant] = plain_constructors(source, budget)
     allowed |= stylegan_pickle.CONSTRUCTORS | r3gan.CONSTRUCTORS
-    result = Reader(data, allowed | {builder: persistence.record_from_pickle}, source).load()
+    own = {builder: functools.partial(persistence.record_from_pickle, budget)}
+    result = Reader(data, allowed | own, source, budget=budget).load()
     if not isinstance(result, dict):
         raise DamagedFile(f"{source} is no network file: it holds a {type(result).__name__}")
     if "format_version" in result:

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 
-from dnnlib.config import Tagged, from_dict, register_kind
+from dnnlib.config import Layers, Range, Side, Tagged, from_dict, register_kind
 from dnnlib.errors import ConfigError
 from training.networks.image_space import ImageSpaceConfig, PixelsConfig
 
@@ -15,18 +15,18 @@ from training.networks.image_space import ImageSpaceConfig, PixelsConfig
 class NetworkConfig(Tagged):
     """What every network needs to know of the images. The trainer fills these in from the data set."""
 
-    img_resolution: tuple[int, int] = (32, 32)  # (height, width) in pixels
-    img_channels: int = 3  # 3 for RGB, 1 for grey
-    c_dim: int = 0  # length of the label vector, 0: unconditional
+    img_resolution: tuple[Side, Side] = (32, 32)  # (height, width) in pixels
+    img_channels: Side = 3  # 3 for RGB, 1 for grey
+    c_dim: Annotated[int, Range(0, 2**20)] = 0  # length of the label vector, 0: unconditional
 
 
 @dataclass
 class GeneratorConfig(NetworkConfig):
     """What every generator has."""
 
-    z_dim: int = 512  # latent dimension
-    w_dim: int = 512  # style dimension
-    mapping_layers: int = 8  # fully connected layers from z to w
+    z_dim: Side = 512  # latent dimension
+    w_dim: Side = 512  # style dimension
+    mapping_layers: Layers = 8  # fully connected layers from z to w
     seed_rule: Literal["numpy", "torch"] = "numpy"  # whose random numbers a seed's z comes from
     space: ImageSpaceConfig = field(default_factory=PixelsConfig)  # what the networks see and G makes
 

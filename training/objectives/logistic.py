@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from dnnlib.config import Count, Share, Weight
 from dnnlib.errors import UserError
 from torch_utils.training_stats import Stats
 from training.augment import consistency
@@ -25,14 +26,14 @@ class LogisticConfig(ObjectiveConfig):
     gamma_field: ClassVar[str | None] = "r1_gamma"
 
     r1_gamma: Value = 10.0  # weight of the R1 gradient penalty (Mescheder et al. 2018)
-    r1_interval: int = 16  # batches between R1 steps (lazy regularisation)
-    pl_weight: float = 2.0  # weight of the path length penalty, 0: off (Karras et al. 2020, section 3.2)
-    pl_interval: int | None = 4  # batches between path length steps; its Adam correction applies even without a penalty
-    pl_decay: float = 0.01  # of the running mean length
-    pl_batch_shrink: int = 2  # the penalty sees 1/so many of a batch
-    style_mixing: float = 0.9  # probability of mixing two latents' styles
-    bcr_real: float = 0.0  # weight of bCR on reals, 0: off (Zhao et al. 2021)
-    bcr_fake: float = 0.0  # weight of bCR on fakes
+    r1_interval: Count = 16  # batches between R1 steps (lazy regularisation)
+    pl_weight: Weight = 2.0  # weight of the path length penalty, 0: off (Karras et al. 2020, section 3.2)
+    pl_interval: Count | None = 4  # batches between path length steps; Adam is corrected for it even without a penalty
+    pl_decay: Share = 0.01  # of the running mean length
+    pl_batch_shrink: Count = 2  # the penalty sees 1/so many of a batch
+    style_mixing: Share = 0.9  # probability of mixing two latents' styles
+    bcr_real: Weight = 0.0  # weight of bCR on reals, 0: off (Zhao et al. 2021)
+    bcr_fake: Weight = 0.0  # weight of bCR on fakes
     image_norm: ValueRange = "none"  # units of the images that R1 and bCR are meant in
 
     def check(self, G: GeneratorConfig, D: DiscriminatorConfig) -> None:

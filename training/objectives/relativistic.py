@@ -5,15 +5,14 @@ sides (R1, R2) make it converge. With `guidance` and an approximate penalty it i
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from dnnlib.errors import UserError
+from dnnlib.config import Count, Range, Share
 from torch_utils.training_stats import Stats
-from training.networks.registry import DiscriminatorConfig, GeneratorConfig
 from training.objectives.base import Images, MicroBatch, Objective, ObjectiveConfig, PhaseSpec, register_objective
 from training.objectives.guidance import LevelNoise
 from training.objectives.penalties import approximate_penalty, squared_gradient
@@ -28,14 +27,10 @@ class RelativisticConfig(ObjectiveConfig):
 
     gamma: Value = 1.0  # weight of both gradient penalties, in units of [-1, 1] images; 0: none
     penalty: Literal["exact", "approximate"] = "exact"  # by second derivatives, or by a finite difference
-    interval: int = 1  # batches between penalties; above 1 they are a lazy phase of their own
-    step: float = 0.01  # of the finite difference
-    style_mixing: float = 0.0  # probability of mixing two latents' styles
+    interval: Count = 1  # batches between penalties; above 1 they are a lazy phase of their own
+    step: Annotated[float, Range(1e-6, 1)] = 0.01  # of the finite difference
+    style_mixing: Share = 0.0  # probability of mixing two latents' styles
     guidance: Literal["none", "mng"] = "none"  # noise on what D sees, by level
-
-    def check(self, G: GeneratorConfig, D: DiscriminatorConfig) -> None:
-        if self.interval < 1 or self.step <= 0:
-            raise UserError(f"loss.interval must be at least 1 and loss.step above 0, not {self.interval}, {self.step}")
 
 
 @dataclass

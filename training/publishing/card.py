@@ -5,12 +5,15 @@ marked `TO FILL IN`.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from dnnlib.cache import file_sha256, is_url
-from torch_utils.files.persistence import NetworkFile, NetworkRecord, atomic_file
+from dnnlib.files import atomic_file
+from metrics.result import read_results
+from torch_utils.files.persistence import NetworkFile, NetworkRecord
+from torch_utils.files.safe_pickle import DAMAGE
 from training.networks import files
 from training.networks.registry import GeneratorConfig, NetworkConfig, known_kinds
 
@@ -48,7 +51,7 @@ def write_card(card: Path, made: Path, content: NetworkFile, source: str) -> Non
     """Writes the card of file `made`, which holds what `content` says; metrics come from the run folder of `source`."""
     text = model_card(made, content, run_metrics(source))
     with atomic_file(card) as file:
-        file.write(text.encode())
+        file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def run_metrics(source: str) -> list[dict[str, Any]]:
@@ -58,12 +61,8 @@ def run_metrics(source: str) -> list[dict[str, Any]]:
     path = Path(source)
     found: dict[str, dict[str, Any]] = {}
     for file in sorted(path.parent.glob("metric-*.jsonl")):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # a crash may have cut off the last line
-            if entry.get("snapshot_pkl") == path.name:
+        for entry in read_results(file):
+            if entry.get("snapshot_pkl") == path.name and entry.get("metric"):
                 found[entry["metric"]] = entry
     return list(found.values())
 
@@ -73,19 +72,27 @@ def model_card(made: Path, content: NetworkFile, metrics: list[dict[str, Any]]) 
     records = {name: record for name in _ORDER if (record := content.networks.get(name)) is not None}
     main = next(iter(records.values()), None)
     sections = {
-        "": _about(made, content),
+        "": _said(lambda: _about(made, content)),
         "Intended use": f"{TO_FILL_IN}: what it is for, who should use it, what it must not be used for.",
-        "Networks": _networks(records),
-        "Training data": _data(content, main),
-        "Training": _training(content),
-        "Measured": _measured(metrics),
-        "Sampling": _sampling(made, main),
+        "Networks": _said(lambda: _networks(records)),
+        "Training data": _said(lambda: _data(content, main)),
+        "Training": _said(lambda: _training(content)),
+        "Measured": _said(lambda: _measured(metrics)),
+        "Sampling": _said(lambda: _sampling(made, main)),
         "Limits": f"{TO_FILL_IN}: what it does badly, what its data lack or distort, whom its pictures could harm.",
     }
     title = f"# Model card: {made.stem}\n\n"
     note = f"Written from the file by StyleLoom. {TO_FILL_IN} marks what the file doesn't say.\n\n"
     body = "\n\n".join(f"## {head}\n\n{text}" if head else text for head, text in sections.items())
     return f"{title}{note}{body}\n"
+
+
+def _said(section: Callable[[], str]) -> str:
+    """A section; it is left to be filled in where the file says something that makes no sense."""
+    try:
+        return section()
+    except DAMAGE:
+        return TO_FILL_IN
 
 
 def _about(made: Path, content: NetworkFile) -> str:

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from dnnlib.errors import UserError
+from dnnlib.files import atomic_file
 from torch_utils import ops
-from torch_utils.files.persistence import atomic_file
 from training.networks.shared.generator import Generator, NoiseMode
 
 TOLERANCE = 1e-3  # largest difference between ours and the exported program's images, of a range of 2

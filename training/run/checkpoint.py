@@ -1,8 +1,8 @@
 """The state of a run on disk (training-state.pt), finding a run to continue, and networks to start from."""
 
 import json
-import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,13 @@ from torch import nn
 
 from dnnlib.config import from_dict, to_dict
 from dnnlib.errors import ConfigError, UserError
+from dnnlib.files import PART, atomic_file, map_file, read_json, write_file
 from metrics import larger_is_better
-from torch_utils.files.persistence import atomic_file
+from metrics.result import read_results
+from torch_utils.files.torch_files import read_zip
 from training.config import TrainingConfig
 from training.networks.files import read
+from training.run.state_checks import check_like
 
 STATE_FILE = "training-state.pt"
 OPTIONS_FILE = "training_options.json"
@@ -37,21 +40,20 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(folder: Path, peek: bool = False) -> dict[str, Any]:
-    """Reads a training state into CPU memory (with `peek` the tensors stay on disk); nothing in the file is executed.
+    """Reads a training state into CPU memory (with `peek` without its tensors); nothing in the file is executed.
 
-    UserError if there is none or it is damaged.
+    UserError if there is none, it is damaged, or its counters make no sense.
     """
     path = folder / STATE_FILE
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=peek)
+        state = read_zip(map_file(path), str(path), with_tensors=not peek)
     except FileNotFoundError:
         raise UserError(
             f"{folder} has no {STATE_FILE} to continue from; --resume=SNAPSHOT.pkl starts from a network"
         ) from None
-    except Exception as e:  # torch.load raises many kinds for damaged files
-        raise UserError(f"cannot read {path}: {' '.join(str(e).split())[:200]}") from e
     if not isinstance(state, dict) or state.get("version") != STATE_VERSION:
         raise UserError(f"{path} is no training state of version {STATE_VERSION}")
+    check_like({"nimg": state.get("nimg")}, {"nimg": 0}, str(path))
     return _state_of_now(state)
 
 
@@ -65,11 +67,11 @@ def _state_of_now(state: dict[str, Any]) -> dict[str, Any]:
 def read_config(folder: Path) -> TrainingConfig:
     """The config of a run. UserError if the folder is none or the config is of another version."""
     try:
-        return from_dict(TrainingConfig, config_of_now(json.loads((folder / OPTIONS_FILE).read_text())))
+        return from_dict(TrainingConfig, config_of_now(read_json(folder / OPTIONS_FILE)))
     except FileNotFoundError:
         raise UserError(f"{folder} is no run folder: it has no {OPTIONS_FILE}") from None
-    except (json.JSONDecodeError, ConfigError) as e:
-        raise UserError(f"{folder / OPTIONS_FILE}: {e}") from e
+    except ConfigError as e:
+        raise ConfigError(f"{folder / OPTIONS_FILE}: {e}") from e
 
 
 def config_of_now(data: Any) -> Any:
@@ -88,17 +90,22 @@ def config_of_now(data: Any) -> Any:
 
 def write_config(folder: Path, cfg: TrainingConfig) -> None:
     """Writes training_options.json."""
-    with atomic_file(folder / OPTIONS_FILE) as file:
-        file.write((json.dumps(to_dict(cfg), indent=2) + "\n").encode())
+    write_file(folder / OPTIONS_FILE, (json.dumps(to_dict(cfg), indent=2) + "\n").encode())
 
 
-def find_unfinished(outdir: str, cfg: TrainingConfig) -> Path | None:
-    """The newest run under `outdir` that trains exactly as `cfg` does and is not at its end; None if there is none."""
+def find_unfinished(outdir: str, cfg: TrainingConfig, say: Callable[[str], None] = lambda line: None) -> Path | None:
+    """The newest run under `outdir` that trains exactly as `cfg` does and is not at its end; None if there is none.
+
+    A damaged folder is passed over; `say` gets a line about it.
+    """
     root = Path(outdir)
     folders = sorted((p for p in root.iterdir() if run_number(p) is not None), reverse=True) if root.is_dir() else []
     for folder in folders:
-        if (folder / STATE_FILE).is_file() and _same_training(folder, cfg) and not is_finished(folder, cfg):
-            return folder
+        try:
+            if (folder / STATE_FILE).is_file() and _same_training(folder, cfg) and not is_finished(folder, cfg):
+                return folder
+        except UserError as e:
+            say(f"passing over {folder}: {e}")
     return None
 
 
@@ -109,19 +116,35 @@ def run_number(path: Path) -> int | None:
 
 
 def is_finished(folder: Path, cfg: TrainingConfig) -> bool:
-    """Whether the state in `folder` has reached the end of `cfg`. A state that can't be read is not worth going on."""
-    try:
-        return load_state(folder, peek=True)["nimg"] >= cfg.total_kimg * 1000
-    except UserError:
-        return True
+    """Whether the state in `folder` has reached the end of `cfg`, and all its metrics are measured.
+
+    Raises UserError if the state can't be read.
+    """
+    state = load_state(folder, peek=True)
+    if state["nimg"] < cfg.total_kimg * 1000:
+        return False
+    return not unmeasured(folder, cfg.metrics, state.get("last_snapshot"))
+
+
+def unmeasured(folder: Path, metrics: list[str], snapshot: str | None) -> list[str]:
+    """The metrics that have no line about the snapshot yet."""
+    if snapshot is None:
+        return []
+    return [name for name in metrics if measured(folder, name, snapshot) is None]
+
+
+def measured(folder: Path, metric: str, snapshot: str) -> dict[str, float] | None:
+    """What the run's file about the metric says of a snapshot."""
+    lines = read_results(folder / f"metric-{metric}.jsonl")
+    return next((line["results"] for line in lines if line.get("snapshot_pkl") == snapshot), None)
 
 
 def _same_training(folder: Path, cfg: TrainingConfig) -> bool:
+    """False also for runs of other versions or with plug-ins that are not here. Raises UserError for damaged ones."""
     try:
-        other = read_config(folder)
-    except UserError:
+        return _identity(read_config(folder)) == _identity(cfg)
+    except ConfigError:
         return False
-    return _identity(other) == _identity(cfg)
 
 
 def _identity(cfg: TrainingConfig) -> dict[str, Any]:
@@ -161,7 +184,10 @@ def thin_snapshots(folder: Path, keep: int) -> None:
     best = best_snapshots(folder)
     for path in snapshots[: max(len(snapshots) - keep, 0)]:
         if path.name not in best:
-            path.unlink()
+            try:
+                path.unlink()
+            except OSError as e:
+                raise UserError(f"cannot remove {path}: {e.strerror}") from e
 
 
 def best_snapshots(folder: Path) -> set[str]:
@@ -169,27 +195,15 @@ def best_snapshots(folder: Path) -> set[str]:
     best = set()
     for path in folder.glob("metric-*.jsonl"):
         choose = max if larger_is_better(path.stem.removeprefix("metric-")) else min
-        values = [(next(iter(line["results"].values()), None), line["snapshot_pkl"]) for line in read_jsonl(path)]
+        values = [(next(iter(line["results"].values()), None), line["snapshot_pkl"]) for line in read_results(path)]
         found = [(v, name) for v, name in values if v is not None and name and (folder / name).is_file()]
         if found:
             best.add(choose(found)[1])
     return best
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Lines of a .jsonl file; a last line that a crash cut off is left out. [] if there is no file."""
-    if not path.is_file():
-        return []
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue
-    return lines
-
-
 def remove_leftovers(folder: Path) -> None:
     """Deletes the temporary files of writes that a crash cut off."""
-    for path in folder.glob(".*.part"):
-        os.unlink(path)
+    for path in folder.glob(f".*{PART}"):
+        if path.is_symlink() or path.is_file():
+            path.unlink()

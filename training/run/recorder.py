@@ -7,7 +7,7 @@ from dnnlib.config import to_dict
 from metrics import MetricResult
 from torch_utils.training_stats import Stats
 from training import networks
-from training.run.checkpoint import read_jsonl, save_state, thin_snapshots
+from training.run.checkpoint import measured, save_state, thin_snapshots, unmeasured
 from training.run.report.page import write_report
 from training.run.run_folder import RunFolder
 from training.run.sample_grid import SampleGrid
@@ -92,20 +92,18 @@ class FolderRecorder(Recorder):
 
     def unmeasured(self, names: Sequence[str], snapshot: str) -> list[str]:
         """Also says the others' lines again, which a continued run has dropped from its log."""
-        missing = []
         for name in names:
-            lines = read_jsonl(self._run.file(f"metric-{name}.jsonl"))
-            found = next((line["results"] for line in lines if line["snapshot_pkl"] == snapshot), None)
-            if found is None:
-                missing.append(name)
-            else:
+            found = measured(self._run.path, name, snapshot)
+            if found is not None:
                 self._run.say(_metric_line(found))
-        return missing
+        return unmeasured(self._run.path, list(names), snapshot)
 
     def finish_snapshot(self) -> None:
         if self._keep_snapshots is not None:
             thin_snapshots(self._run.path, self._keep_snapshots)
-        write_report(self._run.path)
+        problem = write_report(self._run.path)
+        if problem:
+            self._run.say(problem)
 
 
 def _status_line(mean: dict[str, float]) -> str:

@@ -1,8 +1,8 @@
 """The folder of one training run: its number and name, its log, its statistics, where each artefact goes."""
 
-import fcntl
+import contextlib
 import json
-import os
+import random
 import re
 import sys
 import time
@@ -11,62 +11,72 @@ from typing import Any
 
 from tqdm import tqdm
 
+from dnnlib.cli import printable
 from dnnlib.errors import UserError
+from dnnlib.files import WriteError, append, cut
+from dnnlib.locks import Lock
 from torch_utils.training_stats import Stats
 from training.config import TrainingConfig
 from training.run.checkpoint import remove_leftovers, run_number, write_config
+from training.run.state_checks import check_like
 from training.run.trackers import Tracker, open_trackers
 
 LOG_FILE = "log.txt"
 STATS_FILE = "stats.jsonl"
+LOCK_FILE = ".lock"
+_TRIES = 1000  # to get a number that no other run takes at the same time
 
 
 class RunFolder:
     """Writes what a run leaves behind. Only the process of rank 0 has one.
 
-    It holds a lock on the folder, which ends with the process, so that no two runs write into one.
+    It holds a lock on the folder, which ends with the process, so that no two runs write into one. The folder may be a
+    stranger's: nothing is written through a link in it.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self._log = open(path / LOG_FILE, "a", encoding="utf-8")  # noqa: SIM115 (open for the whole run)
         self._trackers: list[Tracker] = []
-        try:
-            fcntl.lockf(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._log.close()
-            raise UserError(
-                f"{path} is being trained right now by another process; --new starts a run beside it"
-            ) from None
+        taken = f"{path} is being trained right now by another process; --new starts a run beside it"
+        self._lock = Lock(path / LOCK_FILE, taken)
 
     @classmethod
     def create(cls, outdir: str, description: str, cfg: TrainingConfig) -> "RunFolder":
         """Makes `outdir/00003-description/`, numbered after the highest there, with training_options.json in it."""
-        root = Path(outdir)
         try:
-            root.mkdir(parents=True, exist_ok=True)
-            path = root / f"{_next_number(root):05d}-{description}"
-            path.mkdir()
+            path = _new_folder(Path(outdir), description)
         except OSError as e:
             raise UserError(f"--outdir={outdir}: cannot make the run folder: {e.strerror}") from e
         run = cls(path)
-        write_config(path, cfg)
-        run._trackers = open_trackers(cfg, path, nimg=None)
+        try:
+            write_config(path, cfg)
+            run._trackers = open_trackers(cfg, path, nimg=None)
+        except BaseException:
+            run.close()
+            raise
         return run
 
     @classmethod
     def reopen(cls, path: Path, cfg: TrainingConfig, state: dict[str, Any]) -> "RunFolder":
         """Goes on in an existing folder: what was logged after `state` was saved is dropped, it will come again."""
         run = cls(path)
-        remove_leftovers(path)
-        for name, size in state["log_sizes"].items():
-            if (path / name).is_file() and (path / name).stat().st_size > size:
-                os.truncate(path / name, size)
-        for file in path.glob("metric-*.jsonl"):
-            _drop_cut_line(file)
-        write_config(path, cfg)
-        run._trackers = open_trackers(cfg, path, nimg=state["nimg"])
+        try:
+            run._drop_what_comes_again(state)
+            write_config(path, cfg)
+            run._trackers = open_trackers(cfg, path, nimg=state["nimg"])
+        except BaseException:
+            run.close()
+            raise
         return run
+
+    def _drop_what_comes_again(self, state: dict[str, Any]) -> None:
+        check_like(state.get("log_sizes"), {LOG_FILE: 0, STATS_FILE: 0}, "the training state's log_sizes")
+        remove_leftovers(self.path)
+        for name in (LOG_FILE, STATS_FILE):
+            with contextlib.suppress(FileNotFoundError):
+                cut(self.file(name), state["log_sizes"][name])
+        for file in self.path.glob("metric-*.jsonl"):
+            _drop_cut_line(file)
 
     def file(self, name: str) -> Path:
         """Path of an artefact."""
@@ -77,28 +87,57 @@ class RunFolder:
         return {n: self.file(n).stat().st_size if self.file(n).is_file() else 0 for n in (LOG_FILE, STATS_FILE)}
 
     def say(self, text: str, shown: str | None = None) -> None:
-        """A line for the terminal (`shown`, where that is shorter) and log.txt; it doesn't tear a progress bar."""
-        tqdm.write(text if shown is None else shown, file=sys.stdout)
-        sys.stdout.flush()
-        self._log.write(text + "\n")
-        self._log.flush()
+        """A line for the terminal (`shown`, where that is shorter) and log.txt; it doesn't tear a progress bar.
+
+        A terminal that is gone is no loss.
+        """
+        with contextlib.suppress(OSError):
+            tqdm.write(printable(text if shown is None else shown), file=sys.stdout)
+            sys.stdout.flush()
+        append(self.file(LOG_FILE), printable(text) + "\n")
 
     def add_stats(self, stats: Stats, nimg: int) -> None:
         """Appends a line to stats.jsonl and hands the figures to TensorBoard and the like."""
-        with open(self.file(STATS_FILE), "a", encoding="utf-8") as f:
-            f.write(json.dumps({**stats, "timestamp": time.time()}) + "\n")
+        append(self.file(STATS_FILE), json.dumps({**stats, "timestamp": time.time()}) + "\n")
         self.track({name: value["mean"] for name, value in stats.items()}, nimg)
 
     def track(self, values: dict[str, float], nimg: int) -> None:
-        """Hands figures to TensorBoard and the like."""
-        for tracker in self._trackers:
-            tracker.add(values, nimg)
+        """Hands figures to TensorBoard and the like. One that fails is given up, with a line: training matters more."""
+        for tracker in list(self._trackers):
+            try:
+                tracker.add(values, nimg)
+            except Exception as e:  # theirs are of many kinds
+                self._trackers.remove(tracker)
+                self.say(f"warning: nothing more is reported to {type(tracker).__name__}: {e}")
 
     def close(self) -> None:
-        """Closes log and trackers, and gives up the lock."""
+        """Closes the trackers, and gives up the lock."""
         for tracker in self._trackers:
-            tracker.close()
-        self._log.close()
+            with contextlib.suppress(Exception):  # the folder may be gone, the disk full
+                tracker.close()
+        self._trackers = []
+        self._lock.release()
+
+
+def _new_folder(root: Path, description: str) -> Path:
+    """Makes the next numbered folder. Two processes that take one number both see that, and both try again."""
+    root.mkdir(parents=True, exist_ok=True)
+    for _ in range(_TRIES):
+        number = max(_numbers(root), default=-1) + 1
+        path = root / f"{number:05d}-{description}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        if _numbers(root).count(number) == 1:
+            return path
+        path.rmdir()
+        time.sleep(random.uniform(0, 0.05))
+    raise UserError(f"--outdir={root}: other runs took {_TRIES} numbers before this one")
+
+
+def _numbers(root: Path) -> list[int]:
+    return [n for p in root.iterdir() if (n := run_number(p)) is not None]
 
 
 def run_description(dataset_name: str, cfg: TrainingConfig) -> str:
@@ -116,13 +155,11 @@ def run_description(dataset_name: str, cfg: TrainingConfig) -> str:
     return "-".join(re.sub(r"[^A-Za-z0-9_.]+", "_", p) for p in parts)
 
 
-def _next_number(root: Path) -> int:
-    numbers = [n for p in root.iterdir() if (n := run_number(p)) is not None]
-    return max(numbers, default=-1) + 1
-
-
 def _drop_cut_line(file: Path) -> None:
     """A crash may have cut off the last line, and the next one would be glued to it."""
-    content = file.read_bytes()
+    try:
+        content = file.read_bytes()
+    except OSError as e:
+        raise WriteError(file, e) from e
     if content and not content.endswith(b"\n"):
-        os.truncate(file, content.rfind(b"\n") + 1)
+        cut(file, content.rfind(b"\n") + 1)

@@ -1,14 +1,15 @@
 """Where statistics go besides stats.jsonl: TensorBoard and Weights & Biases, both optional extras."""
 
-import contextlib
 from pathlib import Path
 from typing import Any, Protocol
 
 from dnnlib.config import to_dict
 from dnnlib.errors import UserError
+from dnnlib.files import WriteError, read_bytes, write_file
 from training.config import TrainingConfig
 
 _WANDB_ID = "wandb-id.txt"
+_MAX_ID = 200  # characters
 
 
 class Tracker(Protocol):
@@ -45,11 +46,13 @@ class WandB:
         except ImportError:
             raise UserError("--wandb wants the package wandb: pip install 'styleloom[wandb]'") from None
         id_file = folder / _WANDB_ID
-        known = id_file.read_text().strip() if id_file.is_file() else None
+        if (folder / "wandb").is_symlink():
+            raise UserError(f"{folder / 'wandb'} is a link: what wandb writes would go elsewhere")
+        known = read_bytes(id_file, _MAX_ID).decode("ascii", "replace").strip() if id_file.is_file() else None
         self._run: Any = wandb.init(
             project=project, name=folder.name, id=known, resume="allow", dir=str(folder), config=to_dict(cfg)
         )
-        id_file.write_text(f"{self._run.id}\n")
+        write_file(id_file, f"{self._run.id}\n".encode())
         self._run.define_metric("kimg")
         self._run.define_metric("*", step_metric="kimg")
 
@@ -63,8 +66,12 @@ class WandB:
 def open_trackers(cfg: TrainingConfig, folder: Path, nimg: int | None) -> list[Tracker]:
     """TensorBoard where it is installed, Weights & Biases where it is asked for."""
     trackers: list[Tracker] = []
-    with contextlib.suppress(ImportError):  # the extra `tensorboard` is not installed
+    try:
         trackers.append(TensorBoard(folder, nimg))
+    except ImportError:  # the extra `tensorboard` is not installed
+        pass
+    except OSError as e:
+        raise WriteError(folder, e) from e
     if cfg.wandb:
         trackers.append(WandB(cfg.wandb, folder, cfg))
     return trackers

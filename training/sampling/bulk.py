@@ -8,23 +8,26 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import torch
 
 from dnnlib.errors import UserError
+from dnnlib.files import PART, atomic_file, read_json, write_file
+from dnnlib.locks import Lock
 from training.conversion.png import image_name
 from training.dataset.zip_writer import ZipWriter
 from training.networks.shared.generator import Generator, NoiseMode
 from training.networks.shared.layers import largest_divisor
 from training.sampling import png_writer
-from training.sampling.png_writer import HEADER, write_whole
+from training.sampling.png_writer import HEADER
 from training.sampling.seeds import class_label, device_of, images_of_styles, styles_of_seeds
 
 JOB_FILE = "sampling.json"  # in the folder, while it is incomplete and after: what was asked for
+LOCK_FILE = ".lock"
 QUEUED = 4  # parts of a batch that may wait for being written
 
 
@@ -66,23 +69,47 @@ def generate_many(
     if zipped and target.exists():
         raise UserError(f"--out: {dest} exists already; remove it or choose another name")
     try:
-        _open_job(folder, job)
-        missing = [i for i in range(job.count) if not (folder / image_name(i)).exists()]
-        progress(job.count - len(missing))
-        _generate(G, job, folder, missing, batch, progress)
-        if G.c_dim:
-            write_whole(folder / "dataset.json", json.dumps(_labels(G, job)).encode())
-        if zipped:
-            _pack(folder, job, target)
+        with _locked(folder):
+            if zipped and target.exists():
+                raise UserError(f"--out: {dest} was finished by another process just now")
+            return _fill(G, job, folder, target if zipped else None, batch, progress)
     except OSError as e:
         raise UserError(f"--out: cannot write to {dest}: {e.strerror or e}; the run can be continued") from e
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """The folder, made where it is missing, for this process alone."""
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with Lock(folder / LOCK_FILE, f"--out: {folder} is being filled right now by another process"):
+            yield
+    finally:
+        if is_new:
+            with suppress(OSError):  # it isn't empty, so something was begun
+                folder.rmdir()
+
+
+def _fill(
+    G: Generator, job: Job, folder: Path, target: Path | None, batch: int, progress: Callable[[int], None]
+) -> int:
+    """The missing images, then the labels, then the zip `target`; returns how many images were there before."""
+    _open_job(folder, job)
+    missing = [i for i in range(job.count) if not (folder / image_name(i)).exists()]
+    progress(job.count - len(missing))
+    _generate(G, job, folder, missing, batch, progress)
+    if G.c_dim:
+        write_file(folder / "dataset.json", json.dumps(_labels(G, job)).encode())
+    if target is not None:
+        _pack(folder, job, target)
     return job.count - len(missing)
 
 
 def _open_job(folder: Path, job: Job) -> None:
     file = folder / JOB_FILE
     if file.exists():
-        begun = json.loads(file.read_text())
+        begun = _begun(file)
         differing = [k for k, v in asdict(job).items() if k != "count" and begun.get(k) != v]
         if differing:
             raise UserError(
@@ -91,12 +118,18 @@ def _open_job(folder: Path, job: Job) -> None:
             )
         if job.count < begun["count"]:
             raise UserError(f"--out: {folder} was begun for {begun['count']} images; ask for no fewer")
-    elif folder.exists() and any(folder.iterdir()):
+    elif any(path.name != LOCK_FILE for path in folder.iterdir()):
         raise UserError(f"--out: {folder} holds other files; choose a new or empty folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob("*/*.partial"):
+    for leftover in [*folder.glob(f"*/.*{PART}"), *folder.glob("*/*.partial")]:  # the latter are of the first release
         leftover.unlink()
-    write_whole(file, json.dumps(asdict(job)).encode())
+    write_file(file, json.dumps(asdict(job)).encode())
+
+
+def _begun(file: Path) -> dict[str, Any]:
+    begun = read_json(file)
+    if not isinstance(begun, dict) or type(begun.get("count")) is not int:
+        raise UserError(f"--out: {file} is damaged: remove {file.parent}, or choose another place")
+    return begun
 
 
 def _generate(
@@ -178,15 +211,11 @@ def _labels(G: Generator, job: Job) -> dict[str, list]:
 
 def _pack(folder: Path, job: Job, target: Path) -> None:
     """All images into one zip of stored members, which appears when it is complete; then the folder goes."""
-    partial = folder / "packed.zip"
     names = [image_name(i) for i in range(job.count)]
     names += ["dataset.json"] if (folder / "dataset.json").exists() else []
-    with open(partial, "wb") as out:
+    with atomic_file(target) as out:
         archive = ZipWriter(out)
         for name in names:
             archive.write(name, (folder / name).read_bytes())
         archive.close()
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(partial, target)
     shutil.rmtree(folder)

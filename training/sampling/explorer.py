@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,6 +60,8 @@ def view_of(query: str) -> View:
         )
     except ValueError as e:
         raise UserError(f"not a number: {e}") from e
+    if view.at is not None and not all(math.isfinite(v) for v in view.at):
+        raise UserError("a query is at a finite place")
     for seed in (view.seed, view.other_seed or 0):
         if not 0 <= seed < 2**32:
             raise UserError(f"seed {seed} is not between 0 and 2^32 - 1")
@@ -175,12 +178,17 @@ def _handler(explorer: Explorer) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 512  # connections that may wait to be accepted: a page asks for many pictures at once
+    daemon_threads = True
+
+
 def serve(G: Generator, name: str, port: int) -> ThreadingHTTPServer:
     """A server for 127.0.0.1 only, not yet running (`serve_forever`); port 0 takes a free one.
 
     UserError if the port is taken.
     """
     try:
-        return ThreadingHTTPServer((HOST, port), _handler(Explorer(G, name)))
+        return _Server((HOST, port), _handler(Explorer(G, name)))
     except OSError as e:
         raise UserError(f"--port={port}: {e.strerror}; choose another one") from e

@@ -1,5 +1,6 @@
 """Picture grids: many images to one PNG, labelled sheets."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from dnnlib.errors import UserError
+from dnnlib.files import WriteError, write_file
 
 LABEL_HEIGHT = 14  # pixels
 
@@ -30,16 +32,24 @@ def save_grid(images: torch.Tensor, path: Path, rows: int, columns: int) -> None
     """uint8 [rows * columns, C, H, W], row by row -> one PNG."""
     _, c, h, w = images.shape
     sheet = images.reshape(rows, columns, c, h, w).permute(2, 0, 3, 1, 4).reshape(c, rows * h, columns * w)
-    to_pil(sheet).save(path)
+    write_picture(to_pil(sheet), path)
 
 
 def write_picture(picture: Image.Image, path: str | Path) -> None:
-    """Saves in the form that the suffix names, making the folder; UserError if that can't be done."""
+    """Saves in the form that the suffix names, atomically, making the folder; UserError if that can't be done."""
+    form = Image.registered_extensions().get(Path(path).suffix.lower())
+    if form is None:
+        raise UserError(f"cannot write the picture {path}: no form is known by that name; call it picture.png")
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path)
-    except (OSError, ValueError) as e:
+    except OSError as e:
+        raise WriteError(path, e) from e
+    buffer = io.BytesIO()  # a library that seeks and writes in bits is not told of a full disk in the middle
+    try:
+        picture.save(buffer, form)
+    except (OSError, ValueError, KeyError) as e:
         raise UserError(f"cannot write the picture {path}: {e}; give a name such as picture.png") from e
+    write_file(path, buffer.getvalue())
 
 
 def enlarged(picture: Image.Image, scale: int) -> Image.Image:

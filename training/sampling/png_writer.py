@@ -4,7 +4,6 @@ Started by `bulk.py` with the folder as argument; reads records from its standar
 the sender was killed: index, height, width, channels as four little-endian uint32, then the pixels. Imports no torch.
 """
 
-import os
 import signal
 import struct
 import sys
@@ -12,16 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from dnnlib.errors import UserError
+from dnnlib.files import write_file
 from training.conversion.png import encode_png, image_name
 
 HEADER = struct.Struct("<4I")
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file that appears only when it is complete."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data)
-    os.replace(partial, path)
 
 
 def main(folder: Path) -> None:
@@ -35,11 +29,14 @@ def main(folder: Path) -> None:
             return
         path = folder / image_name(index)
         path.parent.mkdir(exist_ok=True)
-        write_whole(path, encode_png(np.frombuffer(data, np.uint8).reshape(height, width, channels)))
+        picture = np.frombuffer(data, np.uint8).reshape(height, width, channels)
+        write_file(path, encode_png(picture), durable=False)  # each on its own would wait for the disk
 
 
 if __name__ == "__main__":
     try:
         main(Path(sys.argv[1]))
+    except UserError as e:
+        sys.exit(str(e))
     except OSError as e:
         sys.exit(e.strerror or str(e))

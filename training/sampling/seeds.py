@@ -1,6 +1,10 @@
 """From seeds to latents and from networks to pictures, by the field's rules."""
 
+import io
+import math
 import re
+import zipfile
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +13,7 @@ import torch
 from dnnlib.errors import UserError
 from training.networks.shared.generator import Generator, NoiseMode
 
+MAX_PROJECTED = 256 * 2**20  # bytes that the styles of a projection may unpack to
 BATCH = 16  # images that go through the network together, where nobody asks for more
 
 
@@ -118,12 +123,27 @@ def image_of_seed(
 def load_projected_w(G: Generator, path: str) -> torch.Tensor:
     """`w` [N, num_ws or more, w_dim] of an .npz file that a projection wrote. UserError if it doesn't fit G."""
     try:
-        with np.load(path, allow_pickle=False) as data:
-            w = data["w"]
+        w = _array_in(path, "w")
     except FileNotFoundError:
         raise UserError(f"--projected-w: {path} does not exist") from None
-    except (KeyError, ValueError, OSError) as e:
-        raise UserError(f"--projected-w: {path} is no .npz file with an array w ({e})") from e
+    except (KeyError, ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as e:
+        raise UserError(f"--projected-w: {path} is no .npz file with an array w ({str(e)[:120]})") from e
     if w.ndim != 3 or w.shape[1] < G.num_ws or w.shape[2] != G.w_dim or not np.isfinite(w).all():
         raise UserError(f"--projected-w: w is {w.shape}; this network wants finite [N, {G.num_ws} or more, {G.w_dim}]")
     return torch.from_numpy(w).float()
+
+
+def _array_in(path: str, name: str) -> np.ndarray:
+    """A float array of an .npz file. ValueError if it is another one, or unpacks to more than MAX_PROJECTED bytes."""
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo(f"{name}.npy")
+        if info.file_size > MAX_PROJECTED:
+            raise ValueError(f"it unpacks to {info.file_size:,} bytes, more than {MAX_PROJECTED:,}")
+        stream = io.BytesIO(archive.read(info))
+    version = np.lib.format.read_magic(stream)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(stream)
+    if dtype.kind != "f" or math.prod(shape) * dtype.itemsize != stream.getbuffer().nbytes - stream.tell():
+        raise ValueError("its content is not what its header says")
+    stream.seek(0)
+    return np.lib.format.read_array(stream, allow_pickle=False)

@@ -1,6 +1,5 @@
 """Frames to mp4 (H.264, by imageio-ffmpeg) or GIF (by Pillow)."""
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from dnnlib.errors import UserError
+from dnnlib.files import atomic_path
 
 CRF = 14  # H.264 quality: 0 is lossless, 23 usual; small pictures need a low one
 GIF_COLOURS = 256
@@ -27,17 +27,13 @@ def write_video(path: str | Path, frames: Iterable[Image.Image], fps: int, loop:
     """RGB pictures of one size -> the file, which appears when it is complete."""
     check_video_path(path)
     path = Path(path)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with atomic_path(path) as partial:
             if path.suffix.lower() == ".mp4":
                 _write_mp4(partial, frames, fps)
             else:
                 _write_gif(partial, frames, fps, loop)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
     except OSError as e:
         raise UserError(f"cannot write the video {path}: {e}") from e
 

@@ -1,6 +1,9 @@
-"""Stopping on request: SIGTERM (Slurm, spot machines) and SIGINT (Ctrl-C) are noted, the trainer stops when it can."""
+"""Stopping on request: SIGTERM (Slurm, spot machines), SIGINT (Ctrl-C) and SIGHUP (the terminal was closed) are noted,
+the trainer stops when it can."""
 
+import os
 import signal
+import stat
 import threading
 from types import FrameType
 from typing import Any
@@ -8,8 +11,6 @@ from typing import Any
 import torch
 
 from torch_utils import distributed
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
@@ -22,7 +23,7 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
-            self._old = {s: signal.signal(s, self._note) for s in _SIGNALS}
+            self._old = {s: signal.signal(s, self._note) for s in distributed.stop_signals()}
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -31,6 +32,8 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.requested = signal.Signals(number).name
+        if self.requested == "SIGHUP":
+            _leave_terminal()
         self._interrupts += number == signal.SIGINT
         if self._interrupts > 1:
             raise KeyboardInterrupt
@@ -41,3 +44,12 @@ class StopRequest:
         if distributed.world_size() == 1:
             return asked
         return bool(distributed.all_max(torch.tensor(int(asked), device=device)))
+
+
+def _leave_terminal() -> None:
+    """Output that would go to a terminal goes nowhere from here on: writing to a closed one is an error."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (1, 2):
+        if stat.S_ISCHR(os.fstat(stream).st_mode):
+            os.dup2(nowhere, stream)
+    os.close(nowhere)

@@ -1,4 +1,5 @@
-"""Kills runs during their snapshots and lets them go on: `python tests/support/scripts/kill_runs.py SEED COUNT FOLDER`.
+"""Kills runs during their snapshots and lets them go on:
+`python tests/support/scripts/kill_runs.py SEED COUNT FOLDER [PROCESSES]`. With 2 processes, one of them is killed.
 
 Exits with status 1 if a run that was killed ends otherwise than one that wasn't. A moment is a line of Python
 counted from the start of a snapshot, so a seed always kills at the same place.
@@ -15,7 +16,8 @@ from typing import Any
 
 import torch
 
-from support.tiny_runs import everything, recipe, train_in
+from support.tiny_runs import everything, ranks_train_in, recipe
+from torch_utils import distributed
 from training.session import Session
 
 torch.set_num_threads(1)
@@ -28,18 +30,17 @@ class Lines:
 
     def __init__(self, snapshot: int, fatal: int | None):
         self.snapshot, self.fatal, self.count, self._seen = snapshot, fatal, 0, -1
-        self._original = Session.snapshot
 
     def install(self) -> "Lines":
-        lines = self
+        lines, original = self, Session.snapshot
 
         def snapshot(session: Session) -> None:
             lines._seen += 1
             if lines._seen != lines.snapshot:
-                return lines._original(session)
+                return original(session)
             sys.settrace(lines._trace)
             try:
-                return lines._original(session)
+                return original(session)
             finally:
                 sys.settrace(None)
 
@@ -69,19 +70,17 @@ def in_child(work: Any, *args: Any) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def reference(folder: Path) -> None:
-    lines = Lines(1, None).install()
-    torch.save(everything(train_in(folder, recipe("ada"))), folder / "end.pt")
-    (folder / "lines.json").write_text(json.dumps(lines.count))
+def ranks(folder: Path, lines: list[Lines]) -> None:
+    """What each process of a run does; `lines` are for each of them."""
+    mine = lines[distributed.rank()].install()
+    found = everything(ranks_train_in(folder, recipe("ada", f"gpus={len(lines)}")))
+    if distributed.rank() == 0:
+        torch.save(found, folder / "end.pt")
+    (folder / f"lines{distributed.rank()}.json").write_text(json.dumps(mine.count))
 
 
-def killed(folder: Path, snapshot: int, fatal: int) -> None:
-    Lines(snapshot, fatal).install()
-    train_in(folder, recipe("ada"))
-
-
-def continued(folder: Path) -> None:
-    torch.save(everything(train_in(folder, recipe("ada"))), folder / "end.pt")
+def run(folder: Path, lines: list[Lines]) -> None:
+    distributed.run(ranks, (folder, lines), len(lines))
 
 
 def differences(a: Path, b: Path) -> list[str]:
@@ -95,21 +94,26 @@ def differences(a: Path, b: Path) -> list[str]:
     return found
 
 
-def main(seed: int, count: int, work: Path) -> int:
+def main(seed: int, count: int, work: Path, processes: int = 1) -> int:
     work.mkdir(parents=True, exist_ok=True)
-    assert in_child(reference, work / "reference") == 0
-    lines = json.loads((work / "reference" / "lines.json").read_text())
+    assert in_child(run, work / "reference", [Lines(1, None) for _ in range(processes)]) == 0
+    counts = [json.loads((work / "reference" / f"lines{rank}.json").read_text()) for rank in range(processes)]
     rnd = random.Random(seed)
     failures = 0
     for i in range(count):
-        folder, snapshot, fatal = work / f"run{i}", rnd.randrange(SNAPSHOTS), rnd.randint(1, lines)
-        status = in_child(killed, folder, snapshot, fatal)
-        status_after = in_child(continued, folder)
+        folder, snapshot, rank = work / f"run{i}", rnd.randrange(SNAPSHOTS), rnd.randrange(processes)
+        fatal = rnd.randint(1, counts[rank])
+        status = in_child(run, folder, [Lines(snapshot, fatal if r == rank else None) for r in range(processes)])
+        status_after = in_child(run, folder, [Lines(-2, None) for _ in range(processes)])
         wrong = differences(work / "reference", folder) if status_after == 0 else ["it did not go on"]
-        print(f"run {i}: snapshot {snapshot}, line {fatal} of {lines}: status {status}, {wrong or 'equal'}", flush=True)
-        failures += bool(wrong) or status != -signal.SIGKILL
+        print(
+            f"run {i}: process {rank}, snapshot {snapshot}, line {fatal} of {counts[rank]}: status {status}, "
+            f"{wrong or 'equal'}",
+            flush=True,
+        )
+        failures += bool(wrong) or status != (-signal.SIGKILL if processes == 1 else 1)
     return int(failures > 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])))
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), *map(int, sys.argv[4:])))

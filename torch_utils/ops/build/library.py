@@ -1,7 +1,5 @@
 """Builds and loads the compiled kernels: at first use, once per machine and version, safely from many processes."""
 
-import contextlib
-import fcntl
 import logging
 import os
 import shutil
@@ -10,12 +8,13 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from dnnlib.files import WriteError
+from dnnlib.locks import Lock
 from torch_utils.ops.build import toolchain
 from torch_utils.ops.build.toolchain import BuildError, Recipe
 
@@ -42,20 +41,6 @@ def cache_root() -> Path:
         return Path(configured).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     return Path(cache).expanduser() / "torch_extensions"
-
-
-@contextlib.contextmanager
-def _file_lock(path: Path) -> Iterator[None]:
-    """Holds an advisory lock that dies with the process; on file systems without locks, does without.
-
-    Without a lock two processes may both build, each in its own directory: wasteful but harmless.
-    """
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as e:
-            log.info("no file lock on %s (%s)", path, e)
-        yield
 
 
 def first_error(output: str) -> str:
@@ -89,7 +74,8 @@ def build(recipe: Recipe) -> Path:
         return library
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _file_lock(folder / "lock"):
+        # Without locks two processes may both build, each in its own directory: wasteful but harmless.
+        with Lock(folder / "lock", taken=None):
             if library.exists():  # another process built it while this one waited
                 return library
             for abandoned in folder.glob("work-*"):
@@ -100,7 +86,7 @@ def build(recipe: Recipe) -> Path:
                 _run_ninja(recipe, Path(work))
                 os.replace(Path(work) / _LIBRARY, library)
             log.info("compiled in %.1f s", time.monotonic() - started)
-    except OSError as e:
+    except (OSError, WriteError) as e:
         raise BuildError(f"can't write the build cache: {e}; set TORCH_EXTENSIONS_DIR to a writable place") from e
     return library
 

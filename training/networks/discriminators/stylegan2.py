@@ -3,11 +3,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import nn
 
+from dnnlib.config import Count, Layers, Range, Side
 from dnnlib.errors import UserError
 from torch_utils.ops.upfirdn2d import downsample2d, setup_filter
 from training.networks.registry import DiscriminatorConfig, register
@@ -21,14 +22,14 @@ class StyleGAN2DiscriminatorConfig(DiscriminatorConfig):
     """StyleGAN2 discriminator. A resolution r has min(channel_base // r, channel_max) channels."""
 
     architecture: Literal["orig", "skip", "resnet"] = "resnet"
-    channel_base: int = 32768
-    channel_max: int = 512
+    channel_base: Count = 32768
+    channel_max: Side = 512
     conv_clamp: float | None = 256  # clamp of convolution outputs, in units of the layer's gain
-    mbstd_group_size: int = 4  # images per group of the minibatch standard deviation
-    mbstd_channels: int = 1  # channels it adds, 0: none
-    cmap_dim: int | None = None  # label mapping's width, None: the last resolution's channels
-    mapping_layers: int = 8  # of the label mapping
-    freeze_layers: int = 0  # the first so many layers are not trained (Freeze-D, Mo et al. 2020)
+    mbstd_group_size: Count = 4  # images per group of the minibatch standard deviation
+    mbstd_channels: Annotated[int, Range(0, 2**16)] = 1  # channels it adds, 0: none
+    cmap_dim: Side | None = None  # label mapping's width, None: the last resolution's channels
+    mapping_layers: Layers = 8  # of the label mapping
+    freeze_layers: Layers = 0  # the first so many layers are not trained (Freeze-D, Mo et al. 2020)
 
 
 class DiscriminatorBlock(nn.Module):

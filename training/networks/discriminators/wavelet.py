@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from dnnlib.config import Count, Factor, Layers, Side
 from dnnlib.errors import UserError
 from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.upfirdn2d import downsample2d, setup_filter
@@ -30,11 +31,11 @@ from training.networks.shared.spectral_norm import SpectralConv2d, SpectralLinea
 class WaveletDiscriminatorConfig(DiscriminatorConfig):
     """Wavelet discriminator."""
 
-    channel_multiplier: float = 2.0  # widths: 512 up to side 32, then 256, 128, ... times this
-    channels: list[int] | None = None  # widths per scale, from half the image's side down; None: by the rule above
+    channel_multiplier: Factor = 2.0  # widths: 512 up to side 32, then 256, 128, ... times this
+    channels: list[Side] | None = None  # widths per scale, from half the image's side down; None: by the rule above
     spectral_norm: bool = True  # spectral normalisation; otherwise equalised layers
-    mbstd_group_size: int = 4  # images per group of the minibatch standard deviation
-    mapping_layers: int = 8  # of the label mapping
+    mbstd_group_size: Count = 4  # images per group of the minibatch standard deviation
+    mapping_layers: Layers = 8  # of the label mapping
     input_norm: ValueRange = "imagenet"  # units that the weights are meant for; callers give [-1, 1]
 
 

@@ -176,6 +176,8 @@ def unpatchified(x: torch.Tensor, size: Size, patch: int) -> torch.Tensor:
 class GATGenerator(Generator):
     """Latents [N, z_dim] and labels [N, c_dim] -> images [N, C, H, W]."""
 
+    num_levels = LEVELS
+
     def __init__(self, cfg: GATConfig):
         if cfg.depth < LEVELS or cfg.depth % LEVELS:
             raise UserError(f"gat: depth must be a multiple of {LEVELS}, one part per output level, not {cfg.depth}")

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dnnlib.config import Layers, Side
 from dnnlib.errors import UserError
 from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.upfirdn2d import setup_filter, upsample2d
@@ -23,12 +24,12 @@ LINFORMER_FROM = 32 * 32  # maps with at least so many tokens are projected
 class StyleformerConfig(GeneratorConfig):
     """Styleformer: encoder layers and hidden size per resolution, from the start resolution up, doubling."""
 
-    g_dict: list[int] = field(default_factory=lambda: [256, 64, 16])  # hidden size per resolution
-    num_layers: list[int] = field(default_factory=lambda: [1, 2, 2])  # encoder layers per resolution
-    depth: int = 32  # channels per attention head
-    minimum_head: int = 1  # heads, at least
+    g_dict: list[Side] = field(default_factory=lambda: [256, 64, 16])  # hidden size per resolution
+    num_layers: list[Layers] = field(default_factory=lambda: [1, 2, 2])  # encoder layers per resolution
+    depth: Side = 32  # channels per attention head
+    minimum_head: Side = 1  # heads, at least
     linformer: bool = False  # project keys and values to 256 tokens from 32x32 on
-    start_resolution: tuple[int, int] = (8, 8)  # (height, width) of the learned constant
+    start_resolution: tuple[Side, Side] = (8, 8)  # (height, width) of the learned constant
     conv_clamp: float = 256  # encoder outputs are clamped to +- this
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import nn
 
+from dnnlib.config import Count, Layers, Side
 from dnnlib.errors import UserError
 from training.networks.generators import styleformer, stylegan2
 from training.networks.generators.styleformer import StyleformerConfig
@@ -19,10 +20,10 @@ class StyleformerCConfig(StyleformerConfig):
     """Styleformer-C: `g_dict` and `num_layers` list the attention resolutions only, 8 to 32 by default; the
     resolutions above have min(channel_base // r, channel_max) channels."""
 
-    g_dict: list[int] = field(default_factory=lambda: [512, 512, 256])
-    num_layers: list[int] = field(default_factory=lambda: [1, 2, 2])
-    channel_base: int = 16384
-    channel_max: int = 512
+    g_dict: list[Side] = field(default_factory=lambda: [512, 512, 256])
+    num_layers: list[Layers] = field(default_factory=lambda: [1, 2, 2])
+    channel_base: Count = 16384
+    channel_max: Side = 512
 
 
 class SynthesisNetwork(nn.Module):

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dnnlib.config import Count, Side
 from dnnlib.errors import UserError
 from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.conv2d_resample import conv2d_resample
@@ -20,8 +21,8 @@ from training.networks.shared.layers import RESAMPLE_TAPS, FullyConnected
 class StyleGAN2Config(GeneratorConfig):
     """StyleGAN2 'skip' generator. A resolution r has min(channel_base // r, channel_max) channels."""
 
-    channel_base: int = 32768
-    channel_max: int = 512
+    channel_base: Count = 32768
+    channel_max: Side = 512
     conv_clamp: float | None = 256  # clamp of convolution outputs
 
 

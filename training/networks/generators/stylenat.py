@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from dnnlib.config import Factor, Side
 from dnnlib.errors import UserError
 from torch_utils.ops.upfirdn2d import setup_filter, upsample2d
 from training.networks.generators.stylenat_attention import FullAttention, HeadGroup, HydraAttention, Linear
@@ -38,14 +39,14 @@ class StyleNATConfig(GeneratorConfig):
     types have no such windows.
     """
 
-    start_resolution: tuple[int, int] = (4, 4)  # (height, width) of the learned constant
-    channel_multiplier: float = 2.0  # channels per stage: 512 four times, then 256, 128, ... times this
-    channels: list[int] | None = None  # channels per stage; None: by the rule above
-    kernels: list[list[int]] | None = None  # window sides per stage; None: 7
-    dilations: list[list[int]] | None = None  # per stage; None: [1], from side 16 on [1, side / 8]
+    start_resolution: tuple[Side, Side] = (4, 4)  # (height, width) of the learned constant
+    channel_multiplier: Factor = 2.0  # channels per stage: 512 four times, then 256, 128, ... times this
+    channels: list[Side] | None = None  # channels per stage; None: by the rule above
+    kernels: list[list[Side]] | None = None  # window sides per stage; None: 7
+    dilations: list[list[Side]] | None = None  # per stage; None: [1], from side 16 on [1, side / 8]
     clip_kernels: bool = False  # shrink windows that exceed their map, rather than refuse them
-    min_heads: int = 4  # heads, at least; otherwise one per 32 channels
-    mlp_ratio: float = 4.0  # hidden channels of the MLP, relative to the layer's
+    min_heads: Side = 4  # heads, at least; otherwise one per 32 channels
+    mlp_ratio: Factor = 4.0  # hidden channels of the MLP, relative to the layer's
     block_type: Literal["nat", "swin", "transformer"] = "nat"  # attention: Hydra, StyleSwin's windows, full
     checkpoint: bool = False  # recompute every layer in the backward pass: less memory, more time
     output_norm: ValueRange = "imagenet"  # units of what the last layer computes; callers get [-1, 1]

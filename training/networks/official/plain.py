@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import torch
 
-from torch_utils.files.safe_pickle import DamagedFile, Stateful
+from torch_utils.files.safe_pickle import MAX_NAME, DamagedFile, Stateful
 from torch_utils.files.torch_files import PlainNamespace
 
 
@@ -32,7 +32,9 @@ class OfficialModule(Stateful):
         return self.modules[name]
 
     def tensors(self, prefix: str = "") -> dict[str, torch.Tensor]:
-        """All parameters and buffers, by dotted name."""
+        """All parameters and buffers, by dotted name. ValueError if such a name becomes very long."""
+        if len(prefix) > MAX_NAME:
+            raise ValueError("modules nested in modules without end")
         own = (self.attributes.get("_parameters") or {}) | (self.attributes.get("_buffers") or {})
         found = {prefix + name: t for name, t in own.items() if isinstance(t, torch.Tensor)}
         for name, module in self.modules.items():

@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from typing import Any
 import torch
 from PIL import Image
 
+from dnnlib.errors import UserError
+from dnnlib.files import read_json, read_jsonl, write_file
 from metrics import larger_is_better
-from torch_utils.files.persistence import atomic_file
+from metrics.result import is_figure, read_results
 from training.objectives.base import Curve, curves_of
-from training.run.checkpoint import OPTIONS_FILE, read_jsonl
+from training.run.checkpoint import OPTIONS_FILE
 from training.run.report.charts import Series, chart, number
 from training.run.report.style import STYLE
 
@@ -37,24 +39,30 @@ RESOURCES: list[Curve] = [  # title, legend -> statistic, how to read it
 ]
 
 
-def write_report(folder: Path) -> None:
-    """Writes report.html anew, atomically."""
-    with atomic_file(folder / "report.html") as file:
-        file.write(page(folder).encode())
+def write_report(folder: Path) -> str | None:
+    """Writes report.html anew, atomically. Returns a line that says why, where that isn't possible: a report never
+    stops a training."""
+    try:
+        write_file(folder / "report.html", page(folder).encode("utf-8", "replace"))
+    except Exception as e:
+        return f"warning: no report: {' '.join(str(e).split())[:200]}"
+    return None
 
 
 def page(folder: Path) -> str:
-    """The whole page as text."""
-    options = json.loads((folder / OPTIONS_FILE).read_text())
-    stats = read_jsonl(folder / "stats.jsonl")
-    metrics = {p.stem.removeprefix("metric-"): read_jsonl(p) for p in sorted(folder.glob("metric-*.jsonl"))}
+    """The whole page as text. A part whose files are damaged says so, the others are as ever."""
+    options = _options(folder)
+    stats = [_figures(line) for line in read_jsonl(folder / "stats.jsonl")]
+    metrics = {p.stem.removeprefix("metric-"): read_results(p) for p in sorted(folder.glob("metric-*.jsonl"))}
     parts = [
-        _header(folder, options, stats, metrics),
-        _section("Samples", _strips(folder, options["G"]["img_resolution"])),
-        _section("Metrics", _charts(_metric_charts(metrics))),
-        _section("Training", _charts(_curves(stats, curves_of(options["loss"].get("kind", "logistic"))))),
-        _section("Settings", _settings(options)),
-        _section("Environment", f"<details open><summary>This machine</summary>{_table(_environment())}</details>"),
+        _part("", lambda: _header(folder, options, stats, metrics)),
+        _part("Samples", lambda: _strips(folder, options["G"]["img_resolution"])),
+        _part("Metrics", lambda: _charts(_metric_charts(metrics))),
+        _part("Training", lambda: _charts(_curves(stats, curves_of(_kind_of_loss(options))))),
+        _part("Settings", lambda: _settings(options)),
+        _part(
+            "Environment", lambda: f"<details open><summary>This machine</summary>{_table(_environment())}</details>"
+        ),
     ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -65,12 +73,36 @@ def page(folder: Path) -> str:
     )
 
 
-def _section(title: str, content: str) -> str:
-    return f"\n<section><h2>{escape(title)}</h2>{content}</section>" if content else ""
+def _options(folder: Path) -> Line:
+    try:
+        options = read_json(folder / OPTIONS_FILE)
+    except (UserError, FileNotFoundError):
+        return {}
+    return options if isinstance(options, dict) else {}
+
+
+def _kind_of_loss(options: Line) -> str:
+    """The objective's name; run folders of the first release name none."""
+    loss = options.get("loss")
+    return str(loss.get("kind", "logistic")) if isinstance(loss, dict) else "logistic"
+
+
+def _figures(line: Line) -> Line:
+    """The statistics of a line of stats.jsonl that have a mean."""
+    found = {name: value for name, value in line.items() if isinstance(value, dict)}
+    return {name: v for name, v in found.items() if is_figure(v.get("mean")) or v.get("mean") != v.get("mean")}
+
+
+def _part(title: str, build: Callable[[], str]) -> str:
+    try:
+        content = build()
+    except Exception as e:  # whatever damaged files lead to
+        content = f'<p class="note">Nothing can be shown here: {escape(" ".join(str(e).split())[:200])}</p>'
+    return f"\n<section><h2>{escape(title)}</h2>{content}</section>" if content and title else content
 
 
 def _header(folder: Path, options: Line, stats: list[Line], metrics: dict[str, list[Line]]) -> str:
-    last = {name: value["mean"] for name, value in (stats[-1] if stats else {}).items() if name != "timestamp"}
+    last = {name: value["mean"] for name, value in (stats[-1] if stats else {}).items()}
     kimg, total = last.get("Progress/kimg", 0.0), options["total_kimg"]
     tiles = [("Trained", f"{number(kimg)} kimg"), ("Of the plan", f"{min(kimg / max(total, 1e-9), 1):.0%}")]
     tiles.append(("Time", _duration(last.get("Timing/total_sec", 0.0))))
@@ -106,7 +138,7 @@ def _strips(folder: Path, size: tuple[int, int]) -> str:
     found = _spread([(label, path) for label, path in found if path.is_file()], STRIPS)
     if (folder / "reals.png").is_file():
         found.insert(0, ("real", folder / "reals.png"))
-    rows = "".join(_strip(label, path, size) for label, path in found)
+    rows = "".join(_strip_or_note(label, path, size) for label, path in found)
     note = '<p class="note">The same latents at every snapshot.</p>'
     return f'<div class="strips">{rows}{note}</div>' if rows else ""
 
@@ -118,9 +150,18 @@ def _spread(items: list[Any], count: int) -> list[Any]:
     return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
 
 
+def _strip_or_note(label: str, path: Path, size: tuple[int, int]) -> str:
+    try:
+        return _strip(label, path, size)
+    except Exception:  # a cut or foreign picture; decoders fail in many ways
+        return (
+            f'<div class="strip"><span>{escape(label)}</span><p class="note">{escape(path.name)} is damaged</p></div>'
+        )
+
+
 def _strip(label: str, path: Path, size: tuple[int, int]) -> str:
     h, w = size
-    with Image.open(path) as sheet:
+    with Image.open(path, formats=["PNG"]) as sheet:
         columns = min(TILES, sheet.width // w)
         strip = sheet.convert("RGB").crop((0, 0, columns * w, h))
     scale = min(1.0, TILE_SIDE / max(h, w))
@@ -173,7 +214,7 @@ def _curves(stats: list[Line], curves: Sequence[Curve]) -> list[str]:
 
 def _points(stats: list[Line], name: str) -> list[tuple[float, float]]:
     is_time = name.startswith("Timing/")
-    found = [(s["Progress/kimg"]["mean"], s[name]["mean"]) for s in stats if name in s]
+    found = [(s["Progress/kimg"]["mean"], s[name]["mean"]) for s in stats if name in s and "Progress/kimg" in s]
     return found[1:] if is_time else found  # nothing was trained before the first report
 
 
@@ -204,6 +245,10 @@ def _table(rows: dict[str, str]) -> str:
     return (
         "<table>" + "".join(f"<tr><td>{escape(k)}</td><td>{escape(v)}</td></tr>" for k, v in rows.items()) + "</table>"
     )
+
+
+def _environment_section() -> str:
+    return f"<details open><summary>This machine</summary>{_table(_environment())}</details>"
 
 
 def _environment() -> dict[str, str]:

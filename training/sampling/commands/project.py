@@ -1,5 +1,6 @@
 """`generate.py project`: the style whose picture comes closest to a given one."""
 
+import io
 from pathlib import Path
 
 import click
@@ -8,6 +9,7 @@ import torch
 from tqdm import tqdm
 
 from dnnlib.cli import PATH, Command
+from dnnlib.files import write_file
 from metrics.detectors import load_detector
 from training.networks.shared.generator import Generator
 from training.sampling import sheets
@@ -21,7 +23,7 @@ from training.sampling.commands.options import (
     make_folder,
     options,
 )
-from training.sampling.pictures import labelled_sheet, to_pil
+from training.sampling.pictures import labelled_sheet, to_pil, write_picture
 from training.sampling.projection.perceptual import PerceptualDistance
 from training.sampling.projection.search import Projection, ProjectionConfig, Space, load_target
 from training.sampling.projection.search import project as search
@@ -78,10 +80,13 @@ def project(
 
 def save_projection(G: Generator, found: Projection, target: torch.Tensor, folder: Path) -> None:
     """projected_w.npz, target.png, projected.png, and comparison.png of average, target and result."""
-    np.savez(folder / "projected_w.npz", w=found.ws.numpy())
+    buffer = io.BytesIO()
+    np.savez(buffer, w=found.ws.numpy())
+    write_file(folder / "projected_w.npz", buffer.getvalue())
     images = images_of_styles(G, torch.cat([found.average_ws, found.ws]))
     shown = [images[0], G.space.to_pixels(target)[0], images[1]]
-    to_pil(shown[1]).save(folder / "target.png")
-    to_pil(shown[2]).save(folder / "projected.png")
+    write_picture(to_pil(shown[1]), folder / "target.png")
+    write_picture(to_pil(shown[2]), folder / "projected.png")
     cells = sheets.pictures(torch.stack(shown), sheets.sheet_scale(G.img_size, 192))
-    labelled_sheet([cells], column_labels=["average", "target", "projected"]).save(folder / "comparison.png")
+    comparison = labelled_sheet([cells], column_labels=["average", "target", "projected"])
+    write_picture(comparison, folder / "comparison.png")
