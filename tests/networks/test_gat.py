@@ -160,6 +160,7 @@ def test_any_shape_and_labels_or_none(c_dim, channels):
     logits, of_class, of_grid = D.logits_and_features(levels, c)
     assert (logits.shape, of_class.shape, of_grid.shape) == ((2, 1), (2, 5), (2, 15, 5))
     assert torch.equal(D(levels[-1], c), D([levels[-1]] * 4, c))
+    assert torch.equal(D([levels[-1]], c), D(levels[-1], c))
     assert G.mapping.w_avg.shape == (max(c_dim, 1), 16)
     if c_dim:
         assert not torch.allclose(G.mapping(torch.ones(2, 8), c)[0], G.mapping(torch.ones(2, 8), c)[1])
@@ -215,8 +216,8 @@ def test_what_does_not_fit_is_refused():
     D = small_d()
     with pytest.raises(UserError, match="no feature head"):
         D.logits_and_features(torch.randn(1, 3, 6, 8))
-    with pytest.raises(UserError, match="wants 4 levels of a picture, not 1"):
-        D([torch.randn(1, 3, 6, 8)])
+    with pytest.raises(UserError, match="wants 4 levels of a picture or one, not 2"):
+        D([torch.randn(1, 3, 6, 8)] * 2)
 
 
 def test_checkpoint_changes_nothing():

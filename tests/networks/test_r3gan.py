@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from support import golden, official_files
+from support import golden, official_files, tiny_runs
 
 from dnnlib.errors import UserError
 from training import networks
@@ -11,6 +11,7 @@ from training.config import TrainingConfig
 from training.networks.discriminators.r3gan import R3GANDiscriminatorConfig
 from training.networks.generators.r3gan import R3GANConfig
 from training.networks.official.r3gan import own_discriminator_name, own_generator_name
+from training.run.checkpoint import start_from
 from training.step.precision import apply_precision
 
 SMALL = {"widths": [16, 16, 8], "blocks": [1, 2, 1], "groups": [4, 4, 2], "img_resolution": (16, 16)}
@@ -160,3 +161,23 @@ def test_half_precision_above_the_lowest_resolution():
     assert images.dtype == logits.dtype == full
     assert 0 < golden.rel_err(images, exact) < 0.03
     assert 0 < golden.rel_err(logits, exact_logits) < 0.05
+
+
+def test_trains_with_every_phase_and_transfers(tmp_path):
+    """Style mixing, path length, w_avg and R1 meet a generator without a mapping network."""
+    cfg = tiny_runs.recipe("ada")
+    sizes = {"widths": [8, 8, 4, 4], "blocks": [1] * 4, "groups": [2] * 4, "img_resolution": (32, 32)}
+    cfg.G, cfg.D = R3GANConfig(**sizes, z_dim=8), R3GANDiscriminatorConfig(**sizes)
+    trainer = tiny_runs.trainer(cfg)
+    before = {name: p.detach().clone() for name, p in trainer.G.named_parameters()}
+    trainer.step()
+    trainer.step()
+    assert trainer.bad_gradients == 0
+    assert all(not torch.equal(p, before[name]) for name, p in trainer.G.named_parameters() if "blocks" not in name)
+
+    networks.save(tmp_path / "x.pkl", {"G": trainer.G, "D": trainer.D, "G_ema": trainer.G_ema})
+    fresh = {"G": networks.build(cfg.G), "D": networks.build(cfg.D), "G_ema": networks.build(cfg.G)}
+    count = sum(len(module.state_dict()) for module in fresh.values())
+    with torch.no_grad():
+        assert f"{count} of {count} tensors copied" in start_from(str(tmp_path / "x.pkl"), fresh)
+    assert torch.equal(fresh["D"].from_rgb.weight, trainer.D.from_rgb.weight)

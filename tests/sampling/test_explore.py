@@ -17,10 +17,11 @@ from support.small_generators import lively, small_generator
 from dnnlib import UserError
 from training import networks
 from training.networks.generators.stylegan2 import StyleGAN2Config
+from training.networks.image_space import to_uint8
 from training.sampling.attention.maps import attention_maps
 from training.sampling.attention.picture import overlay
 from training.sampling.explorer import serve, style_groups
-from training.sampling.pictures import enlarged, to_pil, to_uint8
+from training.sampling.pictures import enlarged, to_pil
 from training.sampling.seeds import class_label, image_of_seed, images_of_styles, styles_of_seeds
 
 SCALE = 16  # of 32x32 images

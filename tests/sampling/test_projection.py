@@ -12,7 +12,8 @@ from torch import nn
 
 from dnnlib import UserError
 from metrics.detectors import load_detector
-from training.sampling.pictures import to_pil, to_uint8
+from training.networks.image_space import to_uint8
+from training.sampling.pictures import to_pil
 from training.sampling.projection.perceptual import PerceptualDistance
 from training.sampling.projection.search import ProjectionConfig, load_target, project
 from training.sampling.seeds import images_of_styles, styles_of_seeds

@@ -121,11 +121,11 @@ def test_approximate_penalty_is_the_exact_one_in_the_mean():
         torch.nn.Flatten(), torch.nn.Linear(48, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1)
     ).double()
     image = torch.randn(1, 3, 4, 4, dtype=torch.float64)
-    exact = float(gradient_penalty(lambda x: D(x[0]), [image]))
+    exact = gradient_penalty(lambda x: D(x[0]), [image]).item()
     many = image.expand(4000, -1, -1, -1)
     values = approximate_penalty(lambda x: D(x[0]), [many], D(many), step=1e-4)
-    error = float(values.std()) / math.sqrt(len(values))
-    assert float(values.mean()) == pytest.approx(exact, abs=4 * error + 1e-3 * exact)
+    error = values.std().item() / math.sqrt(len(values))
+    assert values.mean().item() == pytest.approx(exact, abs=4 * error + 1e-3 * exact)
 
 
 def test_gradients_of_the_approximate_penalty():

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from dnnlib.config import Tagged, register_kind
-from dnnlib.errors import ConfigError
+from dnnlib.errors import ConfigError, UserError
 
 
 @dataclass
@@ -94,5 +94,10 @@ class Pixels(ImageSpace):
 
 
 def to_uint8(images: torch.Tensor) -> torch.Tensor:
-    """Float images in [-1, 1], any shape -> uint8 by the field's rule: x * 127.5 + 128, clamped, cut off."""
+    """Float images in [-1, 1], [..., C, H, W] -> uint8 by the field's rule: x * 127.5 + 128, clamped, cut off.
+
+    UserError for what can't be a picture, as the latents of an autoencoder.
+    """
+    if images.ndim > 2 and images.shape[-3] not in (1, 3):
+        raise UserError(f"this network makes maps of {images.shape[-3]} channels: only 1 or 3 make a picture")
     return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)

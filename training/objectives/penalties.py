@@ -44,6 +44,8 @@ def approximate_penalty(
 def path_length(G: Generator, ws: torch.Tensor) -> torch.Tensor:
     """|J^T y| per image, [N], for styles ws [N, num_ws, w_dim] and normal y (Karras et al. 2020, equation 4): the root
     mean square over the generator's `path_length_styles`."""
+    if not ws.requires_grad:  # a mapping without weights
+        ws = ws.detach().requires_grad_(True)
     images = G.synthesis(ws, noise_mode="random")
     y = torch.randn_like(images) / (images.shape[2] * images.shape[3]) ** 0.5
     (gradient,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)

@@ -63,7 +63,8 @@ class FeatureHead(nn.Module):
 
 @register("gat_discriminator", GATDiscriminatorConfig)
 class GATDiscriminator(Discriminator):
-    """Levels, each [N, C, H, W], and labels [N, c_dim] -> logits [N, 1]. An image by itself stands for all levels."""
+    """Levels, each [N, C, H, W], and labels [N, c_dim] -> logits [N, 1]. A single one, of a real
+    picture or from a generator without levels, stands for all."""
 
     takes_levels = True
     pos_embedding: torch.Tensor
@@ -103,14 +104,13 @@ class GATDiscriminator(Discriminator):
 
     def _tokens(self, images: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
         """The last block's tokens [N, 1 + rows * columns, width], the class token first."""
-        levels = [images] * LEVELS if isinstance(images, torch.Tensor) else images
+        levels = [images] if isinstance(images, torch.Tensor) else list(images)
+        levels = levels * LEVELS if len(levels) == 1 else levels
         if len(levels) != LEVELS:
-            raise UserError(
-                f"gat_discriminator wants {LEVELS} levels of a picture, not {len(levels)}: its generator is gat"
-            )
-        patches = F.unfold(torch.cat(list(levels), dim=1), self.cfg.patch, stride=self.cfg.patch)  # type: ignore[attr-defined]
+            raise UserError(f"gat_discriminator wants {LEVELS} levels of a picture or one, not {len(levels)}")
+        patches = F.unfold(torch.cat(levels, dim=1), self.cfg.patch, stride=self.cfg.patch)  # type: ignore[attr-defined]
         x = self.patch_embed(patches.transpose(1, 2)) + self.pos_embedding
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         for block in self.blocks:
             if self.cfg.checkpoint and torch.is_grad_enabled():  # type: ignore[attr-defined]
                 x = checkpoint(block, x, self.rotary, use_reentrant=False)
@@ -119,5 +119,5 @@ class GATDiscriminator(Discriminator):
         return x.to(self.pos_embedding.dtype)
 
     def _logits(self, x: torch.Tensor, c: torch.Tensor | None) -> torch.Tensor:
-        label = self.embed_fc1(F.silu(self.embed_fc0(self.embed(c, len(x)))))
+        label = self.embed_fc1(F.silu(self.embed_fc0(self.embed(c, x.shape[0]))))
         return (self.project(self.norm(x[:, 0])) * label).sum(dim=1, keepdim=True)

@@ -69,11 +69,11 @@ class ClassMapping(Mapping):
     ) -> torch.Tensor:
         """Styles [N, num_ws, w_dim]; truncation moves them towards the average style of their class."""
         assert z is not None
-        label = normalize_2nd_moment(self.embed(c, len(z)))
+        label = normalize_2nd_moment(self.embed(c, z.shape[0]))
         w = self._layers(torch.cat([label, normalize_2nd_moment(z.float())], dim=1))
         if guidance != 1:
             w = self._without_class(z.float()).lerp(w, guidance)
-        center = of_class(self.w_avg, c if self.c_dim else None, len(z))
+        center = of_class(self.w_avg, c if self.c_dim else None, z.shape[0])
         ws = w.unsqueeze(1).repeat(1, self.num_ws, 1)
         return truncate(ws, center.unsqueeze(1), truncation_psi, truncation_cutoff)
 
@@ -87,7 +87,7 @@ class ClassMapping(Mapping):
         classes here, not over channels; a latent, the same for all of them, becomes its sign."""
         labels = normalize_2nd_moment(self.embed.weight.t()).t()
         signs = z * (z.square() + 1e-8).rsqrt()
-        n, k = len(z), len(labels)
+        n, k = z.shape[0], labels.shape[0]
         pairs = torch.cat([labels.expand(n, -1, -1), signs[:, None].expand(-1, k, -1)], dim=2)
         return self._layers(pairs).mean(dim=1)
 
@@ -150,7 +150,7 @@ class SynthesisNetwork(nn.Module):
 
     def levels(self, ws: torch.Tensor) -> list[torch.Tensor]:
         """Four images [N, C, H, W], coarsest first, after each quarter of the blocks; float32 in any precision."""
-        x = self.pos_embedding.to(ws.dtype).expand(len(ws), -1, -1)
+        x = self.pos_embedding.to(ws.dtype).expand(ws.shape[0], -1, -1)
         quarter = len(self.blocks) // LEVELS
         levels: list[torch.Tensor] = []
         for i, (block, w) in enumerate(zip(self.blocks, ws.unbind(1))):
