@@ -1,4 +1,4 @@
-"""Files with a valid digest that say odd things of their training: they are shown, converted and measured all the same."""
+"""Files with a valid digest that say odd things of their training: they are shown, converted and measured as ever."""
 
 import pytest
 from click.testing import CliRunner
