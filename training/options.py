@@ -199,13 +199,13 @@ def resolve(
         dataset, (shape, label_dim) = None, _expected_images(chosen, data.path)
     cfg = chosen.build(max(shape[1:]), gpus)
     cfg.preset, cfg.gpus, cfg.data = preset, gpus, data
-    if dataset is not None:
-        data.path = dataset.path  # absolute: a run can be continued and measured from any folder
     _apply(cfg, given)
     for assignment in settings:
         set_field(cfg, assignment)
     for network in (cfg.G, cfg.D):
         network.img_resolution, network.img_channels, network.c_dim = shape[1:], shape[0], label_dim
+    if dataset is not None:
+        cfg.data.path = dataset.path  # absolute: a run can be continued and measured from any folder
     return cfg, dataset
 
 
