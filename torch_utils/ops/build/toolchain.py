@@ -23,7 +23,7 @@ _X86_ISAS = {
     "avx512": "-DSL_VECTOR_BYTES=32 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma",
 }
 _CPU_KERNELS = ("attention/attention", "bias_act", "upfirdn2d")  # below csrc/cpu
-_CUDA_KERNELS = ("attention", "bias_act", "upfirdn2d")  # below csrc/cuda
+CUDA_KERNELS = ("attention", "bias_act", "upfirdn2d")  # below csrc/cuda
 
 
 class BuildError(Exception):
@@ -122,20 +122,24 @@ def _cpu_edges() -> list[tuple[str, str, str, str]]:
 def _cuda_edges() -> list[tuple[str, str, str, str]]:
     toolkit = cuda_home() / "include"
     edges = [("cxx", "cuda/binding.cpp", "binding.o", f"{binding_flags()} -isystem {toolkit}")]
-    for kernel in _CUDA_KERNELS:
+    for kernel in CUDA_KERNELS:
         flags = f"-std=c++17 -O3 -Xcompiler -fPIC {cuda_arch_flags()}"
         edges.append(("nvcc", f"cuda/{kernel}.cu", f"{kernel}.o", flags))
     return edges
 
 
-def _source_hash() -> str:
+def key_of(ninja_file: str, versions: str, *folders: Path) -> str:
+    """What a library is cached under: follows its ninja file, the tools, the files in `folders`, torch and machine."""
     digest = hashlib.sha256()
-    for path in sorted(p for p in CSRC.rglob("*") if p.is_file()):
-        digest.update(f"{path.relative_to(CSRC)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()
+    for folder in folders:
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    parts = [digest.hexdigest(), torch.__version__, versions, ninja_file, sys.platform, os.uname().machine]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def _escape(path: str | Path) -> str:
+def escape(path: str | Path) -> str:
+    """A path as ninja wants it."""
     return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
 
 
@@ -160,8 +164,7 @@ def recipe(device: str) -> Recipe:
         lines.append(f"rule nvcc\n  command = {nvcc} -ccbin {compiler} $flags -c $in -o $out")
     lines.append(f"rule link\n  command = {compiler} -shared -fopenmp {extra} $in -o $out -L{lib} {libraries}")
     for rule, source, target, flags in edges:
-        lines.append(f"build {target}: {rule} {_escape(CSRC / source)}\n  flags = {flags}")
+        lines.append(f"build {target}: {rule} {escape(CSRC / source)}\n  flags = {flags}")
     lines.append(f"build kernels.so: link {' '.join(target for _, _, target, _ in edges)}")
     ninja_file = "\n".join(lines) + "\n"
-    parts = [_source_hash(), torch.__version__, versions, ninja_file, sys.platform, os.uname().machine]
-    return Recipe(device, ninja_file, hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16])
+    return Recipe(device, ninja_file, key_of(ninja_file, versions, CSRC))
