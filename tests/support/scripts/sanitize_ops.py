@@ -1,9 +1,9 @@
 """`python tests/support/scripts/sanitize_ops.py`: the compiled ops on the test grid under the address and
 undefined-behaviour sanitizers.
 
-Builds the CPU kernels, and the CUDA kernels for the CPU, with the sanitizers into cache entries of their own and runs the
-op tests in a process that loads the sanitizers' run time first: the CPU kernels once for each instruction set of the
-binary. At last a fault is planted that only the sanitizers can see. Exit status 0: clean, and the fault was caught.
+Builds the CPU kernels, and the CUDA kernels for the CPU, with the sanitizers into cache entries of their own and runs
+the op tests in processes that load the sanitizers' run time first: the CPU kernels once for each instruction set of
+the binary. At last a fault is planted that only the sanitizers can see. Exit status 0: clean, and the fault was caught.
 """
 
 import os
