@@ -96,20 +96,20 @@ def _short(name: str) -> str:
 @contextmanager
 def executing(path: Path | None = None) -> Iterator[None]:
     """Inside the block, the compiled ops of CPU tensors are the CUDA library's."""
-    library.ensure("cpu")  # now, or its kernels would take the place of these
     load(path)
-    was = library._statuses["cpu"]
+    was = dict(library._statuses)
     registered = torch.library.Library("styleloom", "IMPL")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="(?s).*Overriding a previously registered kernel")
         for name in OPS:
             registered.impl(name, _redirected(getattr(torch.ops.styleloom, name).default), "CPU")
-    library._statuses["cpu"] = library.Status(True)
+    library._statuses["cpu"] = library.Status(True)  # so that the CPU's kernels don't come and take their place
     try:
         yield
     finally:
-        library._statuses["cpu"] = was
         registered._destroy()
+        library._statuses.clear()
+        library._statuses.update(was)
 
 
 def _redirected(op):
