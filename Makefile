@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEMO := out/demo
 JOBS ?= 2
 
-.PHONY: setup demo test lint soak sanitize clean
+.PHONY: setup demo test lint soak sanitize gpu-check clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt requirements-nodeps.txt
@@ -36,6 +36,10 @@ soak: setup
 
 sanitize: setup
 	$(BIN)/python tests/support/scripts/sanitize_ops.py
+
+# What can only be proved on a GPU: a page of results, and out/gpu-check.json. Without a GPU it says so.
+gpu-check: setup
+	PYTHONPATH=.:tests $(BIN)/python -m support.gpu
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

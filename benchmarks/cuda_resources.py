@@ -73,7 +73,8 @@ def uses(output: str) -> list[Use]:
     names = subprocess.run(["c++filt"], input=mangled, capture_output=True, text=True, check=True).stdout.splitlines()
     found = []
     for entry, name in zip(entries, names, strict=True):
-        match = re.search(r"::(\w+)<([\w:]+)", name.replace("(anonymous namespace)", "anonymous"))
+        # `void styleloom::gpu::run<styleloom::gpu::(anonymous namespace)::Outputs<float, float> >(...)`
+        match = re.search(r"run<.*?(\w+)<([\w:]+)", name)
         assert match is not None, name
         shared = re.search(r"(\d+) bytes smem", entry["rest"])
         found.append(

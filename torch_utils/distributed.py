@@ -61,9 +61,13 @@ def process_count(asked: int | None) -> int:
 
 def own_device() -> torch.device:
     """This process's GPU, made current, or the CPU."""
+    return _device_of(rank())
+
+
+def _device_of(rank: int) -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    index = int(os.environ.get("LOCAL_RANK", rank()))
+    index = int(os.environ.get("LOCAL_RANK", rank))
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
 
@@ -158,18 +162,21 @@ def _in_group(
     fn: Callable[..., None], args: tuple[Any, ...], rank: int, count: int, address: str | None, command: Any = None
 ) -> None:
     """`address` is where the processes meet; None: where torchrun says."""
-    cuda = torch.cuda.is_available()
-    if not cuda:
+    # The device becomes current before there is a group: else NCCL would make every process of a machine
+    # use its first GPU at its first message.
+    device = _device_of(rank)
+    if device.type == "cpu":
         here = from_environment("LOCAL_WORLD_SIZE", 1, 10**6) if "LOCAL_WORLD_SIZE" in os.environ else count
         torch.set_num_threads(max((os.cpu_count() or 1) // here, 1))
-    backend = "nccl" if cuda else "gloo"
+    group: dict[str, Any] = {"backend": "gloo"} if device.type == "cpu" else {"backend": "nccl", "device_id": device}
     try:
         if address is None:
             store = meet(rank, count)
             compare(store, command, rank, count)
-            dist.init_process_group(backend, store=dist.PrefixStore("group", store), rank=rank, world_size=count)
+            group["store"] = dist.PrefixStore("group", store)
         else:
-            dist.init_process_group(backend, init_method=address, rank=rank, world_size=count)
+            group["init_method"] = address
+        dist.init_process_group(**group, rank=rank, world_size=count)
         fn(*args)
     except RuntimeError as e:
         if isinstance(e, dist.DistError) or any(word in str(e).lower() for word in _LOST):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.op_cases import ATTENTION_GRID, attention_inputs, attention_orders, error
 
 from torch_utils import ops
 from torch_utils.ops.build import library
@@ -13,55 +14,13 @@ OPS = torch.ops.styleloom
 needs_kernels = pytest.mark.skipif(not library.ensure("cpu").loaded, reason="no compiled kernels here")
 
 
-def error(got, want):
-    """Largest difference, relative to the largest expected value where that exceeds 1 (derivatives may be all zero)."""
-    assert got.shape == want.shape
-    got, want = got.detach().double(), want.detach().double()
-    return float((got - want).abs().max() / want.abs().max().clamp(min=1))
-
-
-def _inputs(shape, kernel, dtype, seed=0, heads=None):
-    gen = torch.Generator().manual_seed(seed)
-    tensors = [torch.randn(shape, generator=gen, dtype=dtype) for _ in range(3)]
-    tensors.append(torch.randn(heads or shape[3], 2 * kernel[0] - 1, 2 * kernel[1] - 1, generator=gen, dtype=dtype))
-    return tensors
-
-
-def _all_orders(implementation, tensors, kernel, dilation):
-    """Output, first and second derivatives of a fixed function of na2d's output."""
-    leaves = [t.clone().requires_grad_() for t in tensors]
-    with ops.use(implementation):
-        y = na2d(*leaves[:3], kernel, dilation, rpb=leaves[3])
-    weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)
-    first = torch.autograd.grad((y * weights + y**2).sum(), leaves, create_graph=True)
-    second = torch.autograd.grad(sum((g**2).sum() for g in first), leaves)
-    return [y, *first, *second]
-
-
-GRID = [
-    ((2, 7, 7, 2, 8), (7, 7), (1, 1)),  # the window is the map
-    ((1, 3, 3, 1, 1), (3, 3), (1, 1)),
-    ((1, 1, 1, 2, 4), (1, 1), (1, 1)),
-    ((2, 9, 12, 1, 5), (3, 3), (2, 4)),  # groups of 3, 4 and 5 members
-    ((1, 16, 16, 2, 32), (5, 5), (3, 3)),
-    ((1, 20, 33, 2, 16), (7, 7), (1, 4)),
-    ((1, 14, 28, 3, 12), (3, 13), (4, 2)),
-    ((1, 56, 57, 1, 3), (7, 7), (8, 8)),  # K * d is the side
-    ((2, 4, 4, 4, 8), (4, 4), (1, 1)),  # full attention, even kernel
-    ((1, 40, 26, 1, 36), (13, 13), (2, 2)),
-    ((1, 61, 9, 2, 5), (3, 3), (1, 1)),  # several bands of rows, each a task
-    ((1, 83, 11, 1, 8), (5, 3), (2, 1)),
-    ((1, 313, 3, 1, 2), (3, 3), (2, 1)),  # one dilation group has a band less than the other
-]
-
-
 @needs_kernels
-@pytest.mark.parametrize(("shape", "kernel", "dilation"), GRID)
+@pytest.mark.parametrize(("shape", "kernel", "dilation"), ATTENTION_GRID)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_kernels_against_the_reference(shape, kernel, dilation, dtype, tolerance):
-    tensors = _inputs(shape, kernel, dtype)
-    expected = _all_orders("ref", [t.double() for t in tensors], kernel, dilation)
-    for got, want in zip(_all_orders("compiled", tensors, kernel, dilation), expected):
+    tensors = attention_inputs(shape, kernel, dtype)
+    expected = attention_orders("ref", [t.double() for t in tensors], kernel, dilation)
+    for got, want in zip(attention_orders("compiled", tensors, kernel, dilation), expected):
         assert got.dtype == dtype
         assert error(got, want) < tolerance
 
@@ -76,7 +35,7 @@ def test_fuzz(data):
     kernel = (2 * draw(0, 3) + 1, 2 * draw(0, 3) + 1)
     dilation = (draw(1, 4), draw(1, 4))
     height, width = (k * d + draw(0, 9) for k, d in zip(kernel, dilation))
-    tensors = _inputs((draw(0, 2), height, width, draw(1, 3), draw(1, 19)), kernel, torch.float64, draw(0, 99))
+    tensors = attention_inputs((draw(0, 2), height, width, draw(1, 3), draw(1, 19)), kernel, torch.float64, draw(0, 99))
     if tensors[0].numel() == 0:
         leaves = [t.requires_grad_() for t in tensors]
         y = na2d(*leaves[:3], kernel, dilation, rpb=leaves[3])
@@ -84,8 +43,8 @@ def test_fuzz(data):
         assert y.shape == leaves[0].shape
         assert grads[3].abs().sum() == 0
         return
-    expected = _all_orders("ref", tensors, kernel, dilation)
-    for got, want in zip(_all_orders("compiled", tensors, kernel, dilation), expected):
+    expected = attention_orders("ref", tensors, kernel, dilation)
+    for got, want in zip(attention_orders("compiled", tensors, kernel, dilation), expected):
         assert error(got, want) < 1e-11
 
 
@@ -108,7 +67,7 @@ def test_strided_inputs_and_partitions():
 
 @pytest.mark.parametrize("implementation", ["ref", "auto"])
 def test_gradcheck(implementation):
-    tensors = [t.requires_grad_() for t in _inputs((1, 3, 5, 1, 2), (3, 3), torch.float64)]
+    tensors = [t.requires_grad_() for t in attention_inputs((1, 3, 5, 1, 2), (3, 3), torch.float64)]
 
     def attend(q, k, v, rpb):
         with ops.use(implementation):
@@ -119,7 +78,7 @@ def test_gradcheck(implementation):
 
 
 def test_gradcheck_of_every_op():
-    q, k, v, rpb = (t.requires_grad_() for t in _inputs((1, 4, 3, 1, 2), (3, 3), torch.float64))
+    q, k, v, rpb = (t.requires_grad_() for t in attention_inputs((1, 4, 3, 1, 2), (3, 3), torch.float64))
     flat = rpb.flatten().detach().requires_grad_()
     partitions, window = [1, 3, 3, 1, 1], [3, 3, 1, 1]
     torch.autograd.gradcheck(lambda *a: OPS.na2d(*a, partitions, 0.7), (q, k, v, flat))  # the log-sum-exp too
@@ -139,7 +98,7 @@ def _default_kernel(op, *args):
 @needs_kernels
 def test_default_kernels_match_compiled_ones():
     """What runs where nothing could be compiled."""
-    q, k, v, rpb = _inputs((2, 8, 9, 3, 4), (3, 3), torch.float64)
+    q, k, v, rpb = attention_inputs((2, 8, 9, 3, 4), (3, 3), torch.float64)
     forward = (q, k, v, rpb.flatten(), [2, 3, 3, 2, 1, 1, 3, 3, 1, 3], 0.5)
     out, lse = _default_kernel(OPS.na2d, *forward)
     backward = (torch.randn_like(q), *forward[:4], lse, torch.randn_like(lse), *forward[4:])
@@ -164,7 +123,7 @@ def test_window_rule_by_hand():
 
 
 def test_probabilities():
-    q, k, v, rpb = _inputs((1, 6, 8, 2, 4), (3, 5), torch.float64)
+    q, k, v, rpb = attention_inputs((1, 6, 8, 2, 4), (3, 5), torch.float64)
     p = na2d_probabilities(q, k, (3, 5), (2, 1), rpb)
     assert p.shape == (1, 6, 8, 2, 3, 5)
     assert torch.allclose(p.sum((-1, -2)), torch.ones(1, 6, 8, 2, dtype=torch.float64))
@@ -175,7 +134,7 @@ def test_probabilities():
 @needs_kernels
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_sixteen_bit_inputs_sum_in_float32(dtype):
-    q, k, v, rpb = _inputs((1, 14, 14, 2, 16), (7, 7), torch.float32)
+    q, k, v, rpb = attention_inputs((1, 14, 14, 2, 16), (7, 7), torch.float32)
     q, k, v = (t.to(dtype).requires_grad_() for t in (q, k, v))
     y = na2d(q, k, v, 7, 2, rpb)
     grads = torch.autograd.grad(y.float().square().sum(), (q, k, v))
@@ -190,7 +149,7 @@ def test_sixteen_bit_inputs_sum_in_float32(dtype):
 
 
 def test_autocast_lowers_attention():
-    q, k, v, rpb = (t.requires_grad_() for t in _inputs((1, 6, 6, 1, 8), (3, 3), torch.float32))
+    q, k, v, rpb = (t.requires_grad_() for t in attention_inputs((1, 6, 6, 1, 8), (3, 3), torch.float32))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = na2d(q, k, v, 3, rpb=rpb)
     assert y.dtype == torch.bfloat16
@@ -200,13 +159,13 @@ def test_autocast_lowers_attention():
 
 @needs_kernels
 def test_bitwise_reproducible_whatever_the_threads():
-    tensors = _inputs((2, 60, 31, 2, 24), (3, 7), torch.float32)  # two bands of rows
+    tensors = attention_inputs((2, 60, 31, 2, 24), (3, 7), torch.float32)  # two bands of rows
     threads = torch.get_num_threads()
     try:
         runs = []
         for count in (1, 2, 2):
             torch.set_num_threads(count)
-            runs.append(_all_orders("compiled", tensors, (3, 7), (2, 1)))
+            runs.append(attention_orders("compiled", tensors, (3, 7), (2, 1)))
     finally:
         torch.set_num_threads(threads)
     for results in zip(*runs):
@@ -216,7 +175,7 @@ def test_bitwise_reproducible_whatever_the_threads():
 
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_opcheck(with_bias):
-    q, k, v, rpb = (t.requires_grad_() for t in _inputs((1, 5, 6, 2, 4), (3, 3), torch.float32))
+    q, k, v, rpb = (t.requires_grad_() for t in attention_inputs((1, 5, 6, 2, 4), (3, 3), torch.float32))
     bias = rpb.flatten().detach().requires_grad_() if with_bias else None
     partitions = [1, 3, 3, 1, 2, 1, 3, 3, 1, 1]
     torch.library.opcheck(OPS.na2d.default, (q, k, v, bias, partitions, 0.5))

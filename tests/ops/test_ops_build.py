@@ -94,7 +94,7 @@ def test_forcing_what_cannot_be_had_raises():
 def test_unknown_implementation():
     from torch_utils import ops
 
-    with pytest.raises(ValueError, match="choose one of auto, ref, compiled"), ops.use("fast"):
+    with pytest.raises(ValueError, match="choose one of auto, ref, compiled, natten"), ops.use("fast"):
         pass
 
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.op_cases import FILTERS, error, random_tensor, two_orders, zero_insertion
 
 from torch_utils import ops
 from torch_utils.ops.bias_act import bias_act, registered
@@ -17,27 +18,6 @@ from torch_utils.ops.upfirdn2d import downsample2d, filter2d, setup_filter, upfi
 
 OPS = torch.ops.styleloom
 needs_kernels = pytest.mark.skipif(not library.ensure("cpu").loaded, reason="no compiled kernels here")
-
-
-def error(got, want):
-    assert got.shape == want.shape
-    got, want = got.detach().double(), want.detach().double()
-    return float((got - want).abs().max() / want.abs().max().clamp(min=1)) if got.numel() else 0
-
-
-def _random(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def _two_orders(implementation, function, leaves):
-    """Output, first and second derivatives."""
-    leaves = [t.detach().clone(memory_format=torch.preserve_format).requires_grad_() for t in leaves]
-    with ops.use(implementation):
-        y = function(*leaves)
-    first = torch.autograd.grad(
-        (y * torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view(y.shape) + y**2).sum(), leaves, create_graph=True
-    )
-    return [y, *first, *torch.autograd.grad(sum((g**2).sum() for g in first), leaves)]
 
 
 # --- bias_act --------------------------------------------------------------------------------------------------------
@@ -54,13 +34,13 @@ def test_bias_act_against_the_reference(act, dtype):
         ((3, 5, 2), -1, 0.4, None),
         ((6,), 0, None, 0.5),
     ]:
-        x, b = _random(*shape, dtype=dtype) * 2, _random(shape[dim], seed=1, dtype=dtype)
+        x, b = random_tensor(*shape, dtype=dtype) * 2, random_tensor(shape[dim], seed=1, dtype=dtype)
 
         def apply(x, b, dim=dim, gain=gain, clamp=clamp):
             return bias_act(x, b, dim, act, gain=gain, clamp=clamp)
 
-        expected = _two_orders("ref", apply, [x.double(), b.double()])
-        for got, want in zip(_two_orders("compiled", apply, [x, b]), expected):
+        expected = two_orders("ref", apply, [x.double(), b.double()])
+        for got, want in zip(two_orders("compiled", apply, [x, b]), expected):
             assert got.dtype == dtype
             assert error(got, want) < tolerance, (act, shape)
 
@@ -68,7 +48,7 @@ def test_bias_act_against_the_reference(act, dtype):
 @pytest.mark.parametrize("implementation", ["ref", "auto"])
 @pytest.mark.parametrize("act", ACTIVATIONS)
 def test_bias_act_gradcheck(act, implementation):
-    x, b = _random(2, 3, 4).requires_grad_(), _random(3, seed=1).requires_grad_()
+    x, b = random_tensor(2, 3, 4).requires_grad_(), random_tensor(3, seed=1).requires_grad_()
 
     def apply(x, b):
         with ops.use(implementation):
@@ -80,7 +60,7 @@ def test_bias_act_gradcheck(act, implementation):
 
 @needs_kernels
 def test_bias_act_memory_layouts():
-    x, b = _random(3, 8, 5, 6), _random(8, seed=1)
+    x, b = random_tensor(3, 8, 5, 6), random_tensor(8, seed=1)
     views = [x.to(memory_format=torch.channels_last), x.transpose(2, 3), x[:, :, ::2, 1:], x[:0], x[:1, :, :1, :1]]
     for view in views:
         with ops.use("ref"):
@@ -95,17 +75,17 @@ def test_bias_act_memory_layouts():
 def test_bias_act_gradient_in_another_layout_than_the_output():
     grads = []
     for implementation in ("ref", "compiled"):
-        leaf = _random(3, 8, 5, 6).to(memory_format=torch.channels_last).requires_grad_()
+        leaf = random_tensor(3, 8, 5, 6).to(memory_format=torch.channels_last).requires_grad_()
         with ops.use(implementation):
-            y = bias_act(leaf, _random(8, seed=1), act="lrelu")
-        grads.append(torch.autograd.grad(y, leaf, _random(3, 8, 5, 6, seed=2))[0])
+            y = bias_act(leaf, random_tensor(8, seed=1), act="lrelu")
+        grads.append(torch.autograd.grad(y, leaf, random_tensor(3, 8, 5, 6, seed=2))[0])
     assert error(grads[1], grads[0]) < 1e-12
 
 
 @needs_kernels
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_bias_act_sixteen_bits(dtype):
-    x, b = _random(2, 3, 9).to(dtype), _random(3, seed=1).to(dtype)
+    x, b = random_tensor(2, 3, 9).to(dtype), random_tensor(3, seed=1).to(dtype)
     y = bias_act(x, b, act="tanh")
     with ops.use("ref"):
         want = bias_act(x.double(), b.double(), act="tanh")
@@ -146,17 +126,17 @@ def test_bias_act_keeps_nan(act, implementation):
 
 def test_bias_act_saves_no_second_copy():
     """The output serves for the backward pass of (leaky) ReLU, so the input may be freed."""
-    y = bias_act(_random(2, 3).requires_grad_(), act="lrelu", clamp=1.0)
+    y = bias_act(random_tensor(2, 3).requires_grad_(), act="lrelu", clamp=1.0)
     assert y.grad_fn is not None
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.data_ptr()) or t, lambda t: t):
-        x = _random(2, 3).requires_grad_()
+        x = random_tensor(2, 3).requires_grad_()
         y = bias_act(x, act="lrelu", clamp=1.0)
     assert saved == [y.data_ptr()]
 
 
 def test_third_derivative_of_bias_act_is_refused_by_name():
-    x = _random(4).requires_grad_()
+    x = random_tensor(4).requires_grad_()
     (first,) = torch.autograd.grad(bias_act(x, act="tanh").sum(), x, create_graph=True)
     (second,) = torch.autograd.grad(first.square().sum(), x, create_graph=True)
     with pytest.raises(NotImplementedError, match="third derivative of tanh"):
@@ -176,33 +156,14 @@ def test_bias_act_refuses_what_it_cannot_do():
 # --- upfirdn2d -------------------------------------------------------------------------------------------------------
 
 
-def _zero_insertion(x, f, up, down, pad, flip, gain):
-    """upfirdn2d by the book, in float64: insert zeros, pad or crop, convolve, decimate."""
-    n, c, h, w = x.shape
-    big = x.new_zeros(n, c, h * up[1], w * up[0])
-    big[:, :, :: up[1], :: up[0]] = x
-    big = F.pad(big, list(pad))
-    f = f if f.ndim == 2 else f.outer(f)
-    f = (f if flip else f.flip([0, 1])).to(x.dtype) * gain
-    return F.conv2d(big.flatten(0, 1)[:, None], f[None, None]).unflatten(0, (n, c))[:, :, 0, :: down[1], :: down[0]]
-
-
-FILTERS = {
-    "1331": setup_filter([1, 3, 3, 1]),
-    "one": setup_filter(None),
-    "odd": torch.arange(15.0).view(3, 5),
-    "long": setup_filter(list(range(1, 13))),
-}
-
-
 @needs_kernels
 @pytest.mark.parametrize("name", FILTERS)
 def test_upfirdn2d_against_the_definition(name):
     f = FILTERS[name]
-    x = _random(2, 3, 9, 21)
+    x = random_tensor(2, 3, 9, 21)
     rates = [(1, 1), (2, 2), (3, 1), (1, 4)]
     for up, down, pad, flip in itertools.product(rates, rates, [(6, 5, 6, 5), (11, 0, -1, 14)], [False, True]):
-        want = _zero_insertion(x, f, up, down, pad, flip, 1.5)
+        want = zero_insertion(x, f, up, down, pad, flip, 1.5)
         for implementation in ("ref", "compiled"):
             with ops.use(implementation):
                 assert error(upfirdn2d(x, f, up, down, pad, flip, 1.5), want) < 1e-6, (implementation, up, down, pad)
@@ -215,12 +176,14 @@ def test_upfirdn2d_fuzz(data):
     def draw(low, high):
         return data.draw(st.integers(low, high))
 
-    f = [
-        lambda: _random(draw(1, 6), draw(1, 6), seed=draw(0, 9)),
-        lambda: _random(draw(1, 14), seed=draw(0, 9)),
-        lambda: _random(draw(1, 6), seed=draw(0, 9)).outer(_random(draw(1, 6), seed=draw(0, 9))),  # of rank one
+    f = [  # the last is of rank one
+        lambda: random_tensor(draw(1, 6), draw(1, 6), seed=draw(0, 9)),
+        lambda: random_tensor(draw(1, 14), seed=draw(0, 9)),
+        lambda: random_tensor(draw(1, 6), seed=draw(0, 9)).outer(
+            random_tensor(draw(1, 6), seed=draw(0, 9))
+        ),  # of rank one
     ][draw(0, 2)]()
-    x = _random(draw(0, 2), draw(1, 3), draw(1, 20), draw(1, 40), seed=draw(0, 9))
+    x = random_tensor(draw(0, 2), draw(1, 3), draw(1, 20), draw(1, 40), seed=draw(0, 9))
     options = {
         "up": (draw(1, 4), draw(1, 4)),
         "down": (draw(1, 5), draw(1, 5)),
@@ -231,21 +194,23 @@ def test_upfirdn2d_fuzz(data):
         y = upfirdn2d(x, f, **options)
     except ValueError:
         return  # smaller than the filter
-    expected = _two_orders("ref", lambda x: upfirdn2d(x, f, **options), [x])
+    expected = two_orders("ref", lambda x: upfirdn2d(x, f, **options), [x])
     assert error(y, expected[0]) < 1e-11
-    for got, want in zip(_two_orders("compiled", lambda x: upfirdn2d(x, f, **options), [x]), expected):
+    for got, want in zip(two_orders("compiled", lambda x: upfirdn2d(x, f, **options), [x]), expected):
         assert error(got, want) < 1e-11
 
 
 @needs_kernels
-@pytest.mark.parametrize("f", [_random(4).outer(_random(5, seed=1)), torch.zeros(3, 3, dtype=torch.float64)])
+@pytest.mark.parametrize(
+    "f", [random_tensor(4).outer(random_tensor(5, seed=1)), torch.zeros(3, 3, dtype=torch.float64)]
+)
 def test_filters_of_rank_one_and_almost(f):
     """Two passes serve a filter only if they give the filter back."""
-    x, nearly = _random(2, 3, 9, 21), f.clone()
+    x, nearly = random_tensor(2, 3, 9, 21), f.clone()
     nearly[1, 2] += 1e-9
     for taps in (f, nearly):
         for up, down in [((1, 1), (2, 2)), ((2, 2), (1, 1))]:
-            want = _zero_insertion(x, taps, up, down, (4, 3, 2, 4), False, 1.0)
+            want = zero_insertion(x, taps, up, down, (4, 3, 2, 4), False, 1.0)
             assert error(upfirdn2d(x, taps, up, down, (4, 3, 2, 4)), want) < 1e-13
     broken = f.clone()
     broken[0, 0] = torch.nan
@@ -254,7 +219,7 @@ def test_filters_of_rank_one_and_almost(f):
 
 @pytest.mark.parametrize("implementation", ["ref", "auto"])
 def test_upfirdn2d_gradcheck(implementation):
-    x, f = _random(1, 2, 5, 6).requires_grad_(), _random(3, 4, seed=1)
+    x, f = random_tensor(1, 2, 5, 6).requires_grad_(), random_tensor(3, 4, seed=1)
 
     def apply(x):
         with ops.use(implementation):
@@ -266,7 +231,7 @@ def test_upfirdn2d_gradcheck(implementation):
 
 @pytest.mark.parametrize("name", FILTERS)
 def test_sizes_of_the_resamplers(name):
-    f, x = FILTERS[name], _random(1, 2, 8, 10)
+    f, x = FILTERS[name], random_tensor(1, 2, 8, 10)
     assert filter2d(x, f).shape == (1, 2, 8, 10)
     assert upsample2d(x, f).shape == (1, 2, 16, 20)
     assert upsample2d(x, f, up=(3, 1)).shape == (1, 2, 8, 30)
@@ -281,7 +246,7 @@ def test_resamplers_keep_a_constant():
 
 
 def test_upfirdn2d_layouts_dtypes_and_filter_gradient():
-    x, f = _random(2, 4, 8, 8, dtype=torch.float32), setup_filter([1, 3, 3, 1])
+    x, f = random_tensor(2, 4, 8, 8, dtype=torch.float32), setup_filter([1, 3, 3, 1])
     want = upsample2d(x, f)
     assert error(upsample2d(x.to(memory_format=torch.channels_last), f), want) == 0
     assert error(upsample2d(x.transpose(2, 3), f), upsample2d(x.transpose(2, 3).contiguous(), f)) == 0
@@ -311,7 +276,7 @@ def test_upfirdn2d_refuses_what_it_cannot_do():
 @pytest.mark.parametrize(("up", "down"), [(1, 1), (2, 1), (1, 2), (2, 2), (3, 1)])
 @pytest.mark.parametrize("flip_weight", [True, False])
 def test_conv2d_resample_is_upsample_convolve_downsample(kernel, up, down, flip_weight):
-    x, w, f = _random(2, 4, 8, 7), _random(6, 2, kernel, kernel, seed=1), setup_filter([1, 2, 3, 1])
+    x, w, f = random_tensor(2, 4, 8, 7), random_tensor(6, 2, kernel, kernel, seed=1), setup_filter([1, 2, 3, 1])
     pad = [kernel // 2, kernel // 2, kernel // 2 + 1, kernel // 2]
     y = conv2d_resample(x, w, f, up, down, pad, groups=2, flip_weight=flip_weight)
     reach = [0, 0, 0, 0]
@@ -319,12 +284,12 @@ def test_conv2d_resample_is_upsample_convolve_downsample(kernel, up, down, flip_
         reach = [r + s for r, s in zip(reach, [(4 + up - 1) // 2, (4 - up) // 2] * 2)]
     if down > 1:
         reach = [r + s for r, s in zip(reach, [(4 - down + 1) // 2, (4 - down) // 2] * 2)]
-    big = _zero_insertion(
+    big = zero_insertion(
         x, f if up > 1 else setup_filter(None), (up, up), (1, 1), [p + r for p, r in zip(pad, reach)], False, up**2
     )
     want = F.conv2d(big, w if flip_weight else w.flip([2, 3]), groups=2)
     if down > 1:
-        want = _zero_insertion(want, f, (1, 1), (down, down), (0, 0, 0, 0), False, 1.0)
+        want = zero_insertion(want, f, (1, 1), (down, down), (0, 0, 0, 0), False, 1.0)
     assert error(y, want) < 1e-6
 
 
@@ -345,7 +310,11 @@ def test_opcheck():
 
 @needs_kernels
 def test_bitwise_reproducible_whatever_the_threads():
-    x, b, f = _random(8, 16, 33, 35, dtype=torch.float32), _random(16, dtype=torch.float32), setup_filter([1, 3, 3, 1])
+    x, b, f = (
+        random_tensor(8, 16, 33, 35, dtype=torch.float32),
+        random_tensor(16, dtype=torch.float32),
+        setup_filter([1, 3, 3, 1]),
+    )
     threads = torch.get_num_threads()
     try:
         runs = []

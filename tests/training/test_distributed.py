@@ -166,3 +166,22 @@ def test_two_machines_train_one_run(tmp_path, two_nodes):
     assert [agent.returncode for agent in agents] == [0, 0], output
     assert len(re.findall(r"^done: ", output, re.M)) == 1
     assert len([folder for folder in tmp_path.iterdir() if list(folder.iterdir())]) == 1
+
+
+@pytest.mark.parametrize("local", [None, "1"])
+def test_the_gpu_is_chosen_before_nccl_starts(local, monkeypatch):
+    """By a fake: the number on this machine where torchrun gives one, else the rank."""
+    order = []
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if local is not None:
+        monkeypatch.setenv("LOCAL_RANK", local)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: order.append(("current", index)))
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda **group: order.append(group))
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: order.append("ended"))
+    distributed._in_group(lambda: order.append("work"), (), 3, 4, "tcp://127.0.0.1:1")
+    index = 3 if local is None else 1
+    assert order[0] == ("current", index)
+    assert order[1]["backend"] == "nccl"
+    assert order[1]["device_id"] == torch.device("cuda", index)
+    assert order[2:] == ["work", "ended"]

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-IMPLEMENTATIONS = ("auto", "ref", "compiled")
+IMPLEMENTATIONS = ("auto", "ref", "compiled", "natten")
 _choice: ContextVar[str] = ContextVar("styleloom_ops_choice", default="auto")
 
 
 def choice() -> str:
-    """The implementation in force: "auto", "ref" or "compiled"."""
+    """The implementation in force: one of IMPLEMENTATIONS."""
     return _choice.get()
 
 
@@ -23,7 +23,8 @@ def use(implementation: str) -> Iterator[None]:
     """Forces one implementation of every op inside the block.
 
     "ref" is the plain PyTorch form: any device, dtype and order of gradient. "compiled" is the kernel of the
-    tensor's device, and a RuntimeError where that can't be had. "auto" is the best that works.
+    tensor's device, and a RuntimeError where that can't be had. "auto" is the best that works. "natten" is the package
+    of that name for neighbourhood attention, a RuntimeError where it can't serve, and "auto" for all other ops.
 
     Raises:
         ValueError: unknown name.

@@ -30,7 +30,7 @@ def load_source(name: str, code: str) -> ctypes.CDLL | None:
 
 
 def _library(name: str, code: str) -> Path:
-    """Built in a folder of this process and moved to its place when finished: a killed build leaves no built."""
+    """Built in a folder of this process and moved to its place when finished: a killed build leaves no library."""
     compiler = toolchain.find_compiler()
     command = [*compiler, *toolchain.KERNEL_FLAGS.split(), "-shared"]
     parts = [os.uname().machine, toolchain.tool_version(compiler), *command, code]

@@ -24,7 +24,7 @@ _X86_ISAS = {
     "avx512": "-DSL_VECTOR_BYTES=32 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma",
 }
 _CPU_KERNELS = ("attention/attention", "bias_act", "upfirdn2d")  # below csrc/cpu
-_CUDA_KERNELS = ("attention", "bias_act", "upfirdn2d")  # below csrc/cuda
+CUDA_KERNELS = ("attention", "bias_act", "upfirdn2d")  # below csrc/cuda
 
 
 class BuildError(Exception):
@@ -134,17 +134,20 @@ def _cpu_edges() -> list[tuple[str, str, str, str]]:
 def _cuda_edges() -> list[tuple[str, str, str, str]]:
     toolkit = cuda_home() / "include"
     edges = [("cxx", "cuda/binding.cpp", "binding.o", f"{binding_flags()} -isystem {_word(toolkit)}")]
-    for kernel in _CUDA_KERNELS:
+    for kernel in CUDA_KERNELS:
         flags = f"-std=c++17 -O3 -Xcompiler -fPIC {cuda_arch_flags()}"
         edges.append(("nvcc", f"cuda/{kernel}.cu", f"{kernel}.o", flags))
     return edges
 
 
-def _source_hash() -> str:
+def key_of(ninja_file: str, versions: str, *folders: Path) -> str:
+    """What a library is cached under: follows its ninja file, the tools, the files in `folders`, torch and machine."""
     digest = hashlib.sha256()
-    for path in sorted(p for p in CSRC.rglob("*") if p.is_file()):
-        digest.update(f"{path.relative_to(CSRC)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()
+    for folder in folders:
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    parts = [digest.hexdigest(), torch.__version__, versions, ninja_file, sys.platform, os.uname().machine]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def _word(text: str | Path) -> str:
@@ -158,7 +161,7 @@ def _host_compiler(command: list[str]) -> str:
     return shutil.which(name) or name
 
 
-def _escape(path: str | Path) -> str:
+def escape(path: str | Path) -> str:
     """As a path in a `build` line of a ninja file."""
     return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
 
@@ -187,8 +190,7 @@ def recipe(device: str) -> Recipe:
         )
     lines.append(f"rule link\n  command = {compiler} -shared -fopenmp {extra} $in -o $out -L{_word(lib)} {libraries}")
     for rule, source, target, flags in edges:
-        lines.append(f"build {target}: {rule} {_escape(CSRC / source)}\n  flags = {flags}")
+        lines.append(f"build {target}: {rule} {escape(CSRC / source)}\n  flags = {flags}")
     lines.append(f"build kernels.so: link {' '.join(target for _, _, target, _ in edges)}")
     ninja_file = "\n".join(lines) + "\n"
-    parts = [_source_hash(), torch.__version__, versions, ninja_file, sys.platform, os.uname().machine]
-    return Recipe(device, ninja_file, hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16])
+    return Recipe(device, ninja_file, key_of(ninja_file, versions, CSRC))

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from torch_utils.ops.dispatch import autocast_dtype, use_reference
-from torch_utils.ops.neighborhood_attention import reference, registered
+from torch_utils.ops.neighborhood_attention import natten_backend, reference, registered
+from torch_utils.ops.selection import choice
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,21 @@ def hydra_na2d(
         return _reference(q.to(dtype), k.to(dtype), v.to(dtype), partitions, scale)
     flat = [n for p in partitions for n in (p.heads, *_axes(p.kernel_size), *_axes(p.dilation))]
     rpb = _flat_bias(partitions, q, registered.sum_dtype(dtype))
-    return torch.ops.styleloom.na2d(q.to(dtype), k.to(dtype), v.to(dtype), rpb, flat, scale)[0]
+    arguments = (q.to(dtype), k.to(dtype), v.to(dtype), rpb, flat, scale)
+    op = torch.ops.styleloom.na2d_natten if _use_natten(*arguments) else torch.ops.styleloom.na2d
+    return op(*arguments)[0]
+
+
+def _use_natten(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rpb: torch.Tensor | None, flat: list[int], scale: float
+) -> bool:
+    """Whether the package natten serves: if it is forced (RuntimeError where it can't), or is the faster one."""
+    if choice() == "natten":
+        reason = natten_backend.why_not(q, rpb, flat)
+        if reason is not None:
+            raise RuntimeError(f"ops.use('natten'): {reason}")
+        return True
+    return choice() == "auto" and natten_backend.is_faster(q, k, v, rpb, flat, scale)
 
 
 def _flat_bias(partitions: Sequence[Partition], like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | None:

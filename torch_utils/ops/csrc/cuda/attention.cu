@@ -12,87 +12,106 @@ namespace {
 // The bias gradient of one table entry, one head of one image and one chunk of rows: every thread sums its queries in
 // order, the block sums its threads in a tree.
 template <class T>
-__global__ void __launch_bounds__(kBlock, kBlocksPerMultiprocessor) bias_gradient(const AttentionArgs<T> a) {
+struct BiasGradient : AttentionBlock {
   typedef typename AttentionArgs<T>::Sum Sum;
-  const Window& w = a.window;
-  const int64_t table_cols = 2 * w.kernel_x - 1, table = (2 * w.kernel_y - 1) * table_cols;
-  const int64_t entry = blockIdx.x, chunk = blockIdx.y % kBiasChunks, image_head = blockIdx.y / kBiasChunks;
-  const int64_t dy = entry / table_cols - (w.kernel_y - 1), dx = entry % table_cols - (w.kernel_x - 1);
-  const int64_t rows = ceil_div(w.height, kBiasChunks), first_row = chunk * rows;
-  const int64_t last = smaller(first_row + rows, w.height) * w.width;
-  Sum total = 0;
-  for (int64_t flat = first_row * w.width + threadIdx.x; flat < last; flat += kBlock) {
-    const Place p = place_at(w, ((image_head / w.heads) * w.height * w.width + flat) * w.heads + image_head % w.heads);
-    const int64_t r = p.i + dy - p.rows.first_key(p.i), c = p.j + dx - p.cols.first_key(p.j);
-    if (r < 0 || r >= w.kernel_y || c < 0 || c >= w.kernel_x) continue;
-    const int64_t y = position(p.i + dy, p.y, w.dilation_y), x = position(p.j + dx, p.x, w.dilation_x);
-    const Sum s = Sum(w.scale) * dot<Sum>(at(a.q, p, p.y, p.x), at(a.k, p, y, x), w.channels) +
-                  bias_of(a.rpb, w, p.head, dy, dx);
-    const Sum slope = slope_of(a, p, at(a.grad_out, p, p.y, p.x), at(a.v, p, y, x), *at(a.delta, p, p.y, p.x));
-    total += ::exp(s - *at(a.lse, p, p.y, p.x)) * slope;
-  }
-  __shared__ Sum sums[kBlock];
-  sums[threadIdx.x] = total;
-  for (int half = kBlock / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
-  }
-  if (threadIdx.x == 0) a.grad_rpb[(image_head * kBiasChunks + chunk) * table + entry] = sums[0];
-}
+  AttentionArgs<T> a;
 
-enum Body { kForward, kBackwardQuery, kBackwardKey };
+  __device__ __forceinline__ void operator()() const {
+    const Window& w = a.window;
+    const int64_t table_cols = 2 * w.kernel_x - 1, table = (2 * w.kernel_y - 1) * table_cols;
+    const int64_t entry = blockIdx.y, chunk = blockIdx.x % kBiasChunks, image_head = blockIdx.x / kBiasChunks;
+    const int64_t dy = entry / table_cols - (w.kernel_y - 1), dx = entry % table_cols - (w.kernel_x - 1);
+    const int64_t rows = ceil_div(w.height, kBiasChunks), first_row = chunk * rows;
+    const int64_t last = smaller(first_row + rows, w.height) * w.width;
+    Sum total = 0;
+    for (int64_t flat = first_row * w.width + threadIdx.x; flat < last; flat += kBlock) {
+      const Place p = place_at(w, ((image_head / w.heads) * w.height * w.width + flat) * w.heads + image_head % w.heads);
+      const int64_t r = p.i + dy - p.rows.first_key(p.i), c = p.j + dx - p.cols.first_key(p.j);
+      if (r < 0 || r >= w.kernel_y || c < 0 || c >= w.kernel_x) continue;
+      const int64_t y = position(p.i + dy, p.y, w.dilation_y), x = position(p.j + dx, p.x, w.dilation_x);
+      const Sum s = Sum(w.scale) * dot<Sum>(at(a.q, p, p.y, p.x), at(a.k, p, y, x), w.channels) +
+                    bias_of(a.rpb, w, p.head, dy, dx);
+      const Sum slope = slope_of(a, p, at(a.grad_out, p, p.y, p.x), at(a.v, p, y, x), *at(a.delta, p, p.y, p.x));
+      total += ::exp(s - *at(a.lse, p, p.y, p.x)) * slope;
+    }
+    __shared__ Sum sums[kBlock];
+    sums[threadIdx.x] = total;
+    for (int half = kBlock / 2; half > 0; half /= 2) {
+      __syncthreads();
+      if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
+    }
+    if (threadIdx.x == 0) a.grad_rpb[(image_head * kBiasChunks + chunk) * table + entry] = sums[0];
+  }
+};
 
-template <class T, Body body>
-__global__ void __launch_bounds__(kBlock, kBlocksPerMultiprocessor) plain(const AttentionArgs<T> a, int64_t count) {
-  const int64_t index = blockIdx.x * int64_t(kBlock) + threadIdx.x;
-  if (index >= count) return;
-  if (body == kForward) forward_body(a, index);
-  if (body == kBackwardQuery) backward_query_body(a, index);
-  if (body == kBackwardKey) backward_key_body(a, index);
-}
+enum Pass { kForward, kBackwardQuery, kBackwardKey };
+
+template <class T, Pass pass>
+struct Plain : AttentionBlock {
+  AttentionArgs<T> a;
+  int64_t count;
+
+  __device__ __forceinline__ void operator()() const {
+    const int64_t index = thread();
+    if (index >= count) return;
+    if (pass == kForward) forward_body(a, index);
+    if (pass == kBackwardQuery) backward_query_body(a, index);
+    if (pass == kBackwardKey) backward_key_body(a, index);
+  }
+};
 
 // One thread per score.
 template <class T>
-__global__ void __launch_bounds__(kBlock, kBlocksPerMultiprocessor) qk_scores(const AttentionArgs<T> a, int64_t count) {
+struct QkScores : AttentionBlock {
   typedef typename AttentionArgs<T>::Sum Sum;
-  const int64_t index = blockIdx.x * int64_t(kBlock) + threadIdx.x;
-  if (index >= count) return;
-  const Window& w = a.window;
-  const int64_t entries = w.kernel_y * w.kernel_x, entry = index % entries;
-  const Place p = place_at(w, index / entries);
-  const int64_t y = position(p.rows.first_key(p.i) + entry / w.kernel_x, p.y, w.dilation_y);
-  const int64_t x = position(p.cols.first_key(p.j) + entry % w.kernel_x, p.x, w.dilation_x);
-  at(a.scores, p, p.y, p.x)[entry] = T(dot<Sum>(at(a.q, p, p.y, p.x), at(a.k, p, y, x), w.channels));
-}
+  AttentionArgs<T> a;
+  int64_t count;
+
+  __device__ __forceinline__ void operator()() const {
+    const int64_t index = thread();
+    if (index >= count) return;
+    const Window& w = a.window;
+    const int64_t entries = w.kernel_y * w.kernel_x, entry = index % entries;
+    const Place p = place_at(w, index / entries);
+    const int64_t y = position(p.rows.first_key(p.i) + entry / w.kernel_x, p.y, w.dilation_y);
+    const int64_t x = position(p.cols.first_key(p.j) + entry % w.kernel_x, p.x, w.dilation_x);
+    at(a.scores, p, p.y, p.x)[entry] = T(dot<Sum>(at(a.q, p, p.y, p.x), at(a.k, p, y, x), w.channels));
+  }
+};
 
 // One thread per output channel; transposed: over the queries that see the position.
 template <class T, bool transposed>
-__global__ void __launch_bounds__(kBlock, kBlocksPerMultiprocessor) weighted_sums(const AttentionArgs<T> a, int64_t count) {
+struct WeightedSums : AttentionBlock {
   typedef typename AttentionArgs<T>::Sum Sum;
-  const int64_t index = blockIdx.x * int64_t(kBlock) + threadIdx.x;
-  if (index >= count) return;
-  const Window& w = a.window;
-  const int64_t channel = index % w.channels;
-  const Place p = place_at(w, index / w.channels);
-  const int64_t top = transposed ? p.rows.first_query(p.i) : p.rows.first_key(p.i);
-  const int64_t left = transposed ? p.cols.first_query(p.j) : p.cols.first_key(p.j);
-  const int64_t bottom = transposed ? p.rows.last_query(p.i) : top + w.kernel_y - 1;
-  const int64_t right = transposed ? p.cols.last_query(p.j) : left + w.kernel_x - 1;
-  Sum total = 0;
-  for (int64_t i = top; i <= bottom; ++i) {
-    const int64_t y = position(i, p.y, w.dilation_y);
-    for (int64_t j = left; j <= right; ++j) {
-      const int64_t x = position(j, p.x, w.dilation_x);
-      const T* weights = transposed ? at(a.weights, p, y, x) : at(a.weights, p, p.y, p.x);
-      const int64_t r = transposed ? p.i - p.rows.first_key(i) : i - top;
-      const int64_t c = transposed ? p.j - p.cols.first_key(j) : j - left;
-      total += Sum(weights[r * w.kernel_x + c]) * Sum(at(a.v, p, y, x)[channel]);
-    }
-  }
-  at(a.out, p, p.y, p.x)[channel] = T(total);
-}
+  AttentionArgs<T> a;
+  int64_t count;
 
-unsigned blocks_for(int64_t threads) { return unsigned(ceil_div(threads, kBlock)); }
+  __device__ __forceinline__ void operator()() const {
+    const int64_t index = thread();
+    if (index >= count) return;
+    const Window& w = a.window;
+    const int64_t channel = index % w.channels;
+    const Place p = place_at(w, index / w.channels);
+    const int64_t top = transposed ? p.rows.first_query(p.i) : p.rows.first_key(p.i);
+    const int64_t left = transposed ? p.cols.first_query(p.j) : p.cols.first_key(p.j);
+    const int64_t bottom = transposed ? p.rows.last_query(p.i) : top + w.kernel_y - 1;
+    const int64_t right = transposed ? p.cols.last_query(p.j) : left + w.kernel_x - 1;
+    Sum total = 0;
+    for (int64_t i = top; i <= bottom; ++i) {
+      const int64_t y = position(i, p.y, w.dilation_y);
+      for (int64_t j = left; j <= right; ++j) {
+        const int64_t x = position(j, p.x, w.dilation_x);
+        const T* weights = transposed ? at(a.weights, p, y, x) : at(a.weights, p, p.y, p.x);
+        const int64_t r = transposed ? p.i - p.rows.first_key(i) : i - top;
+        const int64_t c = transposed ? p.j - p.cols.first_key(j) : j - left;
+        total += Sum(weights[r * w.kernel_x + c]) * Sum(at(a.v, p, y, x)[channel]);
+      }
+    }
+    at(a.out, p, p.y, p.x)[channel] = T(total);
+  }
+};
+
+unsigned blocks_for(int64_t threads) { return unsigned(ceil_div(threads, AttentionBlock::kBlock)); }
 
 template <class T>
 bool aligned(const View<T>& v) {
@@ -103,46 +122,33 @@ bool aligned(const View<T>& v) {
 // Threads per query for the fast kernels, or 0 where only the plain body fits.
 template <class T>
 int team_of(const AttentionArgs<T>& a) {
-  const int64_t lanes = a.window.channels / kPerLane<T>;
-  const bool fits = lanes * kPerLane<T> == a.window.channels && lanes >= 1 && lanes <= 32 && (lanes & (lanes - 1)) == 0;
+  const int64_t lanes = a.window.channels / kFullPack<T>;
+  const bool fits = lanes * kFullPack<T> == a.window.channels && lanes >= 1 && lanes <= 32 && (lanes & (lanes - 1)) == 0;
   return fits && aligned(a.q) && aligned(a.k) && aligned(a.v) && aligned(a.grad_out) ? int(lanes) : 0;
 }
 
-// Calls `launch` with the team size as a compile-time constant.
-template <class F, class Plain>
-void by_team(int lanes, F&& launch, Plain&& plain_launch) {
-  switch (lanes) {
-    case 1: return launch.template operator()<1>();
-    case 2: return launch.template operator()<2>();
-    case 4: return launch.template operator()<4>();
-    case 8: return launch.template operator()<8>();
-    case 16: return launch.template operator()<16>();
-    case 32: return launch.template operator()<32>();
-    default: plain_launch();
-  }
+template <class T, int LANES, Pass pass>
+void launch_teams(const AttentionArgs<T>& a, void* stream) {
+  const unsigned blocks = blocks_for(walk_length(a.window) * LANES);
+  if constexpr (pass == kForward) launch(ForwardTeams<T, LANES>{{}, a}, blocks, stream);
+  if constexpr (pass == kBackwardQuery) launch(BackwardQueryTeams<T, LANES>{{}, a}, blocks, stream);
+  if constexpr (pass == kBackwardKey) launch(BackwardKeyTeams<T, LANES>{{}, a}, blocks, stream);
 }
-
-template <class T, Body body>
-struct Launch {
-  const AttentionArgs<T>& a;
-  cudaStream_t stream;
-  template <int LANES>
-  void operator()() const {
-    const unsigned blocks = blocks_for(walk_length(a.window) * LANES);
-    if (body == kForward) forward_teams<T, LANES><<<blocks, kBlock, 0, stream>>>(a);
-    if (body == kBackwardQuery) backward_query_teams<T, LANES><<<blocks, kBlock, 0, stream>>>(a);
-    if (body == kBackwardKey) backward_key_teams<T, LANES><<<blocks, kBlock, 0, stream>>>(a);
-  }
-};
 
 int64_t positions(const Window& w) { return w.batch * w.height * w.width * w.heads; }
 
-template <class T, Body body>
-void launch_body(const AttentionArgs<T>& a, void* stream_pointer) {
-  const cudaStream_t stream = static_cast<cudaStream_t>(stream_pointer);
+template <class T, Pass pass>
+void launch_pass(const AttentionArgs<T>& a, void* stream) {
+  switch (team_of(a)) {
+    case 1: return launch_teams<T, 1, pass>(a, stream);
+    case 2: return launch_teams<T, 2, pass>(a, stream);
+    case 4: return launch_teams<T, 4, pass>(a, stream);
+    case 8: return launch_teams<T, 8, pass>(a, stream);
+    case 16: return launch_teams<T, 16, pass>(a, stream);
+    case 32: return launch_teams<T, 32, pass>(a, stream);
+  }
   const int64_t count = positions(a.window);
-  by_team(team_of(a), Launch<T, body>{a, stream},
-          [&] { plain<T, body><<<blocks_for(count), kBlock, 0, stream>>>(a, count); });
+  launch(Plain<T, pass>{{}, a, count}, blocks_for(count), stream);
 }
 
 }  // namespace
@@ -152,35 +158,36 @@ using namespace gpu;
 
 template <class T>
 void launch_na2d_forward(const AttentionArgs<T>& a, void* stream) {
-  launch_body<T, kForward>(a, stream);
+  launch_pass<T, kForward>(a, stream);
 }
 
 template <class T>
 void launch_na2d_backward(const AttentionArgs<T>& a, void* stream) {
-  launch_body<T, kBackwardQuery>(a, stream);
-  launch_body<T, kBackwardKey>(a, stream);
+  launch_pass<T, kBackwardQuery>(a, stream);
+  launch_pass<T, kBackwardKey>(a, stream);
   if (a.grad_rpb == nullptr) return;
   const Window& w = a.window;
-  const dim3 grid(unsigned((2 * w.kernel_y - 1) * (2 * w.kernel_x - 1)), unsigned(w.batch * w.heads * kBiasChunks));
-  bias_gradient<T><<<grid, kBlock, 0, static_cast<cudaStream_t>(stream)>>>(a);
+  // A grid may be 2^31 blocks long but only 65535 high, and a batch has more chunks than a table has entries.
+  const dim3 grid(unsigned(w.batch * w.heads * kBiasChunks), unsigned((2 * w.kernel_y - 1) * (2 * w.kernel_x - 1)));
+  launch(BiasGradient<T>{{}, a}, grid, stream);
 }
 
 template <class T>
 void launch_na2d_qk(const AttentionArgs<T>& a, void* stream) {
   const int64_t count = positions(a.window) * a.window.kernel_y * a.window.kernel_x;
-  qk_scores<T><<<blocks_for(count), kBlock, 0, static_cast<cudaStream_t>(stream)>>>(a, count);
+  launch(QkScores<T>{{}, a, count}, blocks_for(count), stream);
 }
 
 template <class T>
 void launch_na2d_av(const AttentionArgs<T>& a, void* stream) {
   const int64_t count = positions(a.window) * a.window.channels;
-  weighted_sums<T, false><<<blocks_for(count), kBlock, 0, static_cast<cudaStream_t>(stream)>>>(a, count);
+  launch(WeightedSums<T, false>{{}, a, count}, blocks_for(count), stream);
 }
 
 template <class T>
 void launch_na2d_avt(const AttentionArgs<T>& a, void* stream) {
   const int64_t count = positions(a.window) * a.window.channels;
-  weighted_sums<T, true><<<blocks_for(count), kBlock, 0, static_cast<cudaStream_t>(stream)>>>(a, count);
+  launch(WeightedSums<T, true>{{}, a, count}, blocks_for(count), stream);
 }
 
 #define SL_INSTANTIATE(T)                                                        \

@@ -6,50 +6,52 @@
 #pragma once
 
 #include "../shared/attention_body.h"
+#include "packs.cuh"
 
 namespace styleloom {
 namespace gpu {
 namespace {
 
-constexpr int kBlock = 128;
-constexpr int kBlocksPerMultiprocessor = 4;  // of 65536 registers: up to 128 for each thread, and no spills
+// How every attention body is launched.
+struct AttentionBlock {
+  static constexpr int kBlock = 128;
+  static constexpr int kBlocksPerMultiprocessor = 4;  // of 65536 registers: up to 128 for each thread, and no spills
 
-template <class T>
-constexpr int kPerLane = 16 / sizeof(T);
+  // Of this thread in the whole grid.
+  __device__ __forceinline__ static int64_t thread() { return blockIdx.x * int64_t(kBlock) + threadIdx.x; }
+};
 
 // 16 bytes of channels, as sums.
 template <class T>
 struct Slice {
   typedef typename AccumulateIn<T>::type Sum;
-  Sum value[kPerLane<T>];
+  Sum value[kFullPack<T>];
 
   __device__ __forceinline__ static Slice load(const T* p) {
-    const uint4 raw = *reinterpret_cast<const uint4*>(p);
-    const T* parts = reinterpret_cast<const T*>(&raw);
+    const auto pack = Pack<T, kFullPack<T>>::load(p);
     Slice s;
 #pragma unroll
-    for (int i = 0; i < kPerLane<T>; ++i) s.value[i] = Sum(parts[i]);
+    for (int i = 0; i < kFullPack<T>; ++i) s.value[i] = Sum(pack.part[i]);
     return s;
   }
 
   __device__ __forceinline__ void store(T* p, Sum scale) const {
-    uint4 raw;
-    T* parts = reinterpret_cast<T*>(&raw);
+    Pack<T, kFullPack<T>> pack;
 #pragma unroll
-    for (int i = 0; i < kPerLane<T>; ++i) parts[i] = T(scale * value[i]);
-    *reinterpret_cast<uint4*>(p) = raw;
+    for (int i = 0; i < kFullPack<T>; ++i) pack.part[i] = T(scale * value[i]);
+    pack.store(p);
   }
 
   __device__ __forceinline__ Sum dot(const Slice& other) const {
     Sum total = 0;
 #pragma unroll
-    for (int i = 0; i < kPerLane<T>; ++i) total += value[i] * other.value[i];
+    for (int i = 0; i < kFullPack<T>; ++i) total += value[i] * other.value[i];
     return total;
   }
 
   __device__ __forceinline__ void scale_add(Sum keep, Sum weight, const Slice& other) {
 #pragma unroll
-    for (int i = 0; i < kPerLane<T>; ++i) value[i] = value[i] * keep + weight * other.value[i];
+    for (int i = 0; i < kFullPack<T>; ++i) value[i] = value[i] * keep + weight * other.value[i];
   }
 };
 
@@ -94,8 +96,8 @@ struct Team {
   const Walk walk;
 
   __device__ __forceinline__ explicit Team(const AttentionArgs<T>& args)
-      : a(args), channel(threadIdx.x % LANES * kPerLane<T>),
-        walk(walk_at(args.window, (blockIdx.x * int64_t(kBlock) + threadIdx.x) / LANES)) {}
+      : a(args), channel(threadIdx.x % LANES * kFullPack<T>),
+        walk(walk_at(args.window, AttentionBlock::thread() / LANES)) {}
 
   __device__ __forceinline__ Slice<T> load(const View<const T>& view, int64_t y, int64_t x) const {
     return Slice<T>::load(at(view, walk.p, y, x) + channel);
@@ -128,67 +130,79 @@ struct Team {
 };
 
 template <class T, int LANES>
-__global__ void __launch_bounds__(kBlock, kBlocksPerMultiprocessor) forward_teams(const AttentionArgs<T> a) {
+struct ForwardTeams : AttentionBlock {
   typedef typename AttentionArgs<T>::Sum Sum;
-  const Team<T, LANES> team(a);
-  Slice<T> out = {};
-  Sum highest = Sum(-1e30), total = 0;
-  team.for_keys(team.load_own(a.q), [&](Sum s, const Slice<T>&, const Slice<T>& v) {
-    const Sum above = larger(highest, s), keep = ::exp(highest - above), weight = ::exp(s - above);
-    out.scale_add(keep, weight, v);
-    total = total * keep + weight;
-    highest = above;
-  });
-  if (!team.walk.valid) return;
-  team.store_own(a.out, out, Sum(1) / total);
-  const Place& p = team.walk.p;
-  if (team.channel == 0) *at(a.lse, p, p.y, p.x) = highest + ::log(total);
-}
+  AttentionArgs<T> a;
+
+  __device__ __forceinline__ void operator()() const {
+    const Team<T, LANES> team(a);
+    Slice<T> out = {};
+    Sum highest = Sum(-1e30), total = 0;
+    team.for_keys(team.load_own(a.q), [&](Sum s, const Slice<T>&, const Slice<T>& v) {
+      const Sum above = larger(highest, s), keep = ::exp(highest - above), weight = ::exp(s - above);
+      out.scale_add(keep, weight, v);
+      total = total * keep + weight;
+      highest = above;
+    });
+    if (!team.walk.valid) return;
+    team.store_own(a.out, out, Sum(1) / total);
+    const Place& p = team.walk.p;
+    if (team.channel == 0) *at(a.lse, p, p.y, p.x) = highest + ::log(total);
+  }
+};
 
 template <class T, int LANES>
-__global__ void __launch_bounds__(kBlock, kBlocksPerMultiprocessor) backward_query_teams(const AttentionArgs<T> a) {
+struct BackwardQueryTeams : AttentionBlock {
   typedef typename AttentionArgs<T>::Sum Sum;
-  const Team<T, LANES> team(a);
-  const Place& p = team.walk.p;
-  const Slice<T> g = team.load_own(a.grad_out);
-  const Sum lse = *at(a.lse, p, p.y, p.x), delta = *at(a.delta, p, p.y, p.x);
-  Slice<T> grad = {};
-  team.for_keys(team.load_own(a.q), [&](Sum s, const Slice<T>& k, const Slice<T>& v) {
-    const Sum slope = team_sum<LANES>(g.dot(v)) - delta;
-    grad.scale_add(Sum(1), ::exp(s - lse) * slope, k);
-  });
-  if (team.walk.valid) team.store_own(a.grad_q, grad, Sum(a.window.scale));
-}
+  AttentionArgs<T> a;
+
+  __device__ __forceinline__ void operator()() const {
+    const Team<T, LANES> team(a);
+    const Place& p = team.walk.p;
+    const Slice<T> g = team.load_own(a.grad_out);
+    const Sum lse = *at(a.lse, p, p.y, p.x), delta = *at(a.delta, p, p.y, p.x);
+    Slice<T> grad = {};
+    team.for_keys(team.load_own(a.q), [&](Sum s, const Slice<T>& k, const Slice<T>& v) {
+      const Sum slope = team_sum<LANES>(g.dot(v)) - delta;
+      grad.scale_add(Sum(1), ::exp(s - lse) * slope, k);
+    });
+    if (team.walk.valid) team.store_own(a.grad_q, grad, Sum(a.window.scale));
+  }
+};
 
 // Gather over the inverse neighbourhood: the queries that see this key.
 template <class T, int LANES>
-__global__ void __launch_bounds__(kBlock, kBlocksPerMultiprocessor) backward_key_teams(const AttentionArgs<T> a) {
+struct BackwardKeyTeams : AttentionBlock {
   typedef typename AttentionArgs<T>::Sum Sum;
-  const Window& w = a.window;
-  const Team<T, LANES> team(a);
-  const Place& p = team.walk.p;
-  const Slice<T> k = team.load_own(a.k), v = team.load_own(a.v);
-  Slice<T> grad_k = {}, grad_v = {};
-  // The teams of a warp may be seen by different numbers of queries, but shuffle together: all walk the longest range.
-  const int64_t most_y = w.kernel_y + 2 * (w.kernel_y / 2), most_x = w.kernel_x + 2 * (w.kernel_x / 2);
-  const int64_t top = p.rows.first_query(p.i), left = p.cols.first_query(p.j);
-  for (int64_t r = 0; r < most_y; ++r) {
-    const int64_t i = smaller(top + r, p.rows.last_query(p.i)), y = position(i, p.y, w.dilation_y);
-    for (int64_t c = 0; c < most_x; ++c) {
-      const int64_t j = smaller(left + c, p.cols.last_query(p.j)), x = position(j, p.x, w.dilation_x);
-      const bool seen = top + r == i && left + c == j;
-      const Slice<T> q = team.load(a.q, y, x), g = team.load(a.grad_out, y, x);
-      const Sum s = team.score(q, k, p.i - i, p.j - j);
-      const Sum slope = team_sum<LANES>(g.dot(v)) - *at(a.delta, p, y, x);
-      const Sum probability = seen ? ::exp(s - *at(a.lse, p, y, x)) : Sum(0);
-      grad_k.scale_add(Sum(1), probability * slope, q);
-      grad_v.scale_add(Sum(1), probability, g);
+  AttentionArgs<T> a;
+
+  __device__ __forceinline__ void operator()() const {
+    const Window& w = a.window;
+    const Team<T, LANES> team(a);
+    const Place& p = team.walk.p;
+    const Slice<T> k = team.load_own(a.k), v = team.load_own(a.v);
+    Slice<T> grad_k = {}, grad_v = {};
+    // The teams of a warp may be seen by different numbers of queries, but shuffle together: all walk the longest range.
+    const int64_t most_y = w.kernel_y + 2 * (w.kernel_y / 2), most_x = w.kernel_x + 2 * (w.kernel_x / 2);
+    const int64_t top = p.rows.first_query(p.i), left = p.cols.first_query(p.j);
+    for (int64_t r = 0; r < most_y; ++r) {
+      const int64_t i = smaller(top + r, p.rows.last_query(p.i)), y = position(i, p.y, w.dilation_y);
+      for (int64_t c = 0; c < most_x; ++c) {
+        const int64_t j = smaller(left + c, p.cols.last_query(p.j)), x = position(j, p.x, w.dilation_x);
+        const bool seen = top + r == i && left + c == j;
+        const Slice<T> q = team.load(a.q, y, x), g = team.load(a.grad_out, y, x);
+        const Sum s = team.score(q, k, p.i - i, p.j - j);
+        const Sum slope = team_sum<LANES>(g.dot(v)) - *at(a.delta, p, y, x);
+        const Sum probability = seen ? ::exp(s - *at(a.lse, p, y, x)) : Sum(0);
+        grad_k.scale_add(Sum(1), probability * slope, q);
+        grad_v.scale_add(Sum(1), probability, g);
+      }
     }
+    if (!team.walk.valid) return;
+    team.store_own(a.grad_k, grad_k, Sum(w.scale));
+    team.store_own(a.grad_v, grad_v, Sum(1));
   }
-  if (!team.walk.valid) return;
-  team.store_own(a.grad_k, grad_k, Sum(w.scale));
-  team.store_own(a.grad_v, grad_v, Sum(1));
-}
+};
 
 }  // namespace
 }  // namespace gpu

@@ -2,12 +2,11 @@
 
 #define SL_ISA gpu
 #include "launch.h"
+#include "packs.cuh"
 
 namespace styleloom {
 namespace gpu {
 namespace {
-
-constexpr int kBlock = 256;
 
 template <class T, int order>
 __device__ __forceinline__ typename AccumulateIn<T>::type element(const BiasActArgs<T>& a, T x, T b, T g, T g2) {
@@ -22,49 +21,51 @@ __device__ __forceinline__ typename AccumulateIn<T>::type element(const BiasActA
 #undef SL_ACT
 }
 
-template <class T, int WIDE>
-struct alignas(sizeof(T) * WIDE) Pack {
-  T part[WIDE];
-};
-
 // WIDE elements per thread that share one bias value, or (bias_stride 1) take WIDE consecutive ones.
 template <class T, int order, int WIDE>
-__global__ void __launch_bounds__(kBlock) elements(const BiasActArgs<T> a) {
-  typedef Pack<T, WIDE> P;
-  const int64_t i = (blockIdx.x * int64_t(kBlock) + threadIdx.x) * WIDE;
-  if (i >= a.p.count) return;
-  const P zero = {}, x = *reinterpret_cast<const P*>(a.x + i);
-  const P g = order > 0 ? *reinterpret_cast<const P*>(a.g + i) : zero;
-  const P g2 = order > 1 ? *reinterpret_cast<const P*>(a.g2 + i) : zero;
-  const int64_t first_bias = a.p.bias_size > 0 ? i / a.p.bias_stride % a.p.bias_size : 0;
-  P y;
+struct Elements {
+  static constexpr int kBlock = 256, kBlocksPerMultiprocessor = 1;
+  BiasActArgs<T> a;
+
+  __device__ __forceinline__ void operator()() const {
+    typedef Pack<T, WIDE> P;
+    const int64_t i = (blockIdx.x * int64_t(kBlock) + threadIdx.x) * WIDE;
+    if (i >= a.p.count) return;
+    const P zero = {}, x = P::load(a.x + i);
+    const P g = order > 0 ? P::load(a.g + i) : zero;
+    const P g2 = order > 1 ? P::load(a.g2 + i) : zero;
+    const int64_t first_bias = a.p.bias_size > 0 ? i / a.p.bias_stride % a.p.bias_size : 0;
+    P y;
 #pragma unroll
-  for (int k = 0; k < WIDE; ++k) {
-    const T b = a.p.bias_size > 0 ? a.bias[first_bias + (a.p.bias_stride == 1 ? k : 0)] : T(0.0f);
-    y.part[k] = T(element<T, order>(a, x.part[k], b, g.part[k], g2.part[k]));
+    for (int k = 0; k < WIDE; ++k) {
+      const T b = a.p.bias_size > 0 ? a.bias[first_bias + (a.p.bias_stride == 1 ? k : 0)] : T(0.0f);
+      y.part[k] = T(element<T, order>(a, x.part[k], b, g.part[k], g2.part[k]));
+    }
+    y.store(a.y + i);
   }
-  *reinterpret_cast<P*>(a.y + i) = y;
+};
+
+template <class T, int order, int WIDE>
+void launch_elements(const BiasActArgs<T>& a, void* stream) {
+  typedef Elements<T, order, WIDE> Body;
+  launch(Body{a}, unsigned(ceil_div(a.p.count / WIDE, Body::kBlock)), stream);
 }
 
 template <class T, int order>
-void launch_order(const BiasActArgs<T>& a, cudaStream_t stream) {
-  constexpr int wide = 16 / sizeof(T);
+void launch_order(const BiasActArgs<T>& a, void* stream) {
+  constexpr int wide = kFullPack<T>;
   const int64_t run = a.p.bias_size == 0 ? a.p.count : (a.p.bias_stride == 1 ? a.p.bias_size : a.p.bias_stride);
   const uintptr_t addresses = reinterpret_cast<uintptr_t>(a.x) | reinterpret_cast<uintptr_t>(a.y) |
                               reinterpret_cast<uintptr_t>(a.g) | reinterpret_cast<uintptr_t>(a.g2);
-  if (a.p.count % wide == 0 && run % wide == 0 && addresses % 16 == 0) {
-    elements<T, order, wide><<<unsigned(ceil_div(a.p.count / wide, kBlock)), kBlock, 0, stream>>>(a);
-  } else {
-    elements<T, order, 1><<<unsigned(ceil_div(a.p.count, kBlock)), kBlock, 0, stream>>>(a);
-  }
+  const bool is_wide = a.p.count % wide == 0 && run % wide == 0 && addresses % 16 == 0;
+  is_wide ? launch_elements<T, order, wide>(a, stream) : launch_elements<T, order, 1>(a, stream);
 }
 
 }  // namespace
 }  // namespace gpu
 
 template <class T>
-void launch_bias_act(const BiasActArgs<T>& a, void* stream_pointer) {
-  const cudaStream_t stream = static_cast<cudaStream_t>(stream_pointer);
+void launch_bias_act(const BiasActArgs<T>& a, void* stream) {
   if (a.p.order == 0) return gpu::launch_order<T, 0>(a, stream);
   if (a.p.order == 1) return gpu::launch_order<T, 1>(a, stream);
   gpu::launch_order<T, 2>(a, stream);

@@ -7,24 +7,28 @@ namespace styleloom {
 namespace gpu {
 namespace {
 
-constexpr int kBlock = 256;
-
 template <class T, class Sum>
-__global__ void __launch_bounds__(kBlock) outputs(const UpfirdnArgs<T, Sum> a, int64_t count) {
-  const int64_t index = blockIdx.x * int64_t(kBlock) + threadIdx.x;
-  if (index >= count) return;
-  const int64_t ox = index % a.p.out_width, row = index / a.p.out_width;
-  a.y[index] = T(upfirdn_element(a, row / a.p.out_height, row % a.p.out_height, ox));
-}
+struct Outputs {
+  static constexpr int kBlock = 256, kBlocksPerMultiprocessor = 1;
+  UpfirdnArgs<T, Sum> a;
+  int64_t count;
+
+  __device__ __forceinline__ void operator()() const {
+    const int64_t index = blockIdx.x * int64_t(kBlock) + threadIdx.x;
+    if (index >= count) return;
+    const int64_t ox = index % a.p.out_width, row = index / a.p.out_width;
+    a.y[index] = T(upfirdn_element(a, row / a.p.out_height, row % a.p.out_height, ox));
+  }
+};
 
 }  // namespace
 }  // namespace gpu
 
 template <class T, class Sum>
 void launch_upfirdn(const UpfirdnArgs<T, Sum>& a, void* stream) {
+  typedef gpu::Outputs<T, Sum> Body;
   const int64_t count = a.p.planes * a.p.out_height * a.p.out_width;
-  const unsigned blocks = unsigned(gpu::ceil_div(count, gpu::kBlock));
-  gpu::outputs<T, Sum><<<blocks, gpu::kBlock, 0, static_cast<cudaStream_t>(stream)>>>(a, count);
+  gpu::launch(Body{a, count}, unsigned(gpu::ceil_div(count, Body::kBlock)), stream);
 }
 
 template void launch_upfirdn<float, float>(const UpfirdnArgs<float, float>&, void*);

@@ -1,0 +1,1 @@
+"""The CUDA kernels of this project, executed on the CPU in CUDA's execution model."""

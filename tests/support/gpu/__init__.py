@@ -1,0 +1,1 @@
+"""`make gpu-check`: what can only be proved on a GPU."""
