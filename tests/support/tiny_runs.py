@@ -120,7 +120,7 @@ def ranks_train_in(folder: Path, cfg: TrainingConfig) -> Trainer:
 
 
 def ranks_train(cfg: TrainingConfig, steps: int, dies_at: int | None, out: str) -> None:
-    """What each of several processes does in tests/training/test_distributed.py."""
+    """What each of several processes does in tests/run/test_distributed.py."""
     t = trainer(cfg)
     for step in range(steps):
         if step == dies_at and distributed.rank() == 1:
