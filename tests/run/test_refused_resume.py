@@ -10,7 +10,9 @@ from support.tiny_runs import recipe, trainer
 import train
 from dnnlib.config import set_field
 from dnnlib.errors import UserError
+from training.dataset.embedded import EMBEDDED
 from training.launch import Place, launch
+from training.options import resolve
 from training.run.checkpoint import FIRST_OPTIONS_FILE, find_unfinished, read_config, save_state
 from training.run.run_folder import RunFolder
 
@@ -92,3 +94,16 @@ def test_the_first_command_finds_a_run_that_was_changed(run, tmp_path, capsys):
     assert "from kimg 0.0; --new starts afresh" in capsys.readouterr().out
     assert [p.name for p in tmp_path.iterdir()] == [run.name]
     assert read_config(run).total_kimg == 0.024
+
+
+def test_a_run_keeps_absolute_paths(tmp_path, monkeypatch):
+    """And the embedded pictures are found by their name in any folder."""
+    (tmp_path / "e.zip").symlink_to(EMBEDDED)
+    monkeypatch.chdir(tmp_path)
+    cfg, _ = resolve("cifar", 1, {"data": "e.zip"}, [])
+    assert cfg.data.path == str(tmp_path / "e.zip")
+    cfg, _ = resolve("cifar", 1, {}, ["data.path=e.zip"])
+    assert cfg.data.path == str(tmp_path / "e.zip")
+    cfg, dataset = resolve("demo", 1, {}, [])
+    assert cfg.data.path == EMBEDDED
+    assert len(dataset) == 1892

@@ -23,7 +23,7 @@ from training.sampling.seeds import class_label, images_of_styles, styles_of_see
 from training.sampling.sheets import mixed, sheet_scale
 
 HOST = "127.0.0.1"  # never anything else: there is no login
-PAGE = Path(__file__).with_suffix(".html")
+PAGE = Path(__file__).with_name("explorer.html")
 SHOWN = 512  # pixels: about the size at which images are shown
 GROUPS = ("coarse", "middle", "fine")
 
