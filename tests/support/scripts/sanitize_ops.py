@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g1"
 GRID = "against_the or fuzz or strided or layouts or golden or sixteen or hydra or full_attention"
-OVERRUN = ("attention_teams.cuh", "walk.valid = n < w.batch &&", "walk.valid = n <= w.batch &&")
+OVERRUN = ("attention.cu", "at(a.scores, p, p.y, p.x)[entry] =", "at(a.scores, p, p.y, p.x)[entry + 1] =")
 
 
 def runtime(name: str) -> str:
