@@ -41,7 +41,7 @@ class StopRequest:
         self._interrupts += number == signal.SIGINT
         if self._interrupts > 1:
             raise KeyboardInterrupt
-        if distributed.is_first_process():
+        if number == signal.SIGINT and distributed.is_first_process():
             os.write(2, b"\nstopping after this; Ctrl-C again: now\n")  # a handler may not use buffered streams
 
     def agreed(self, device: torch.device) -> bool:
