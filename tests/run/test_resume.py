@@ -13,6 +13,7 @@ from support.tiny_runs import EMOJI, everything, recipe, train_in, trainer
 
 from dnnlib.config import set_field
 from dnnlib.errors import UserError
+from metrics import FamilyInfo, families, register_family
 from training import networks
 from training.run import checkpoint
 from training.run.checkpoint import find_unfinished, load_state, save_state, start_from, thin_snapshots, write_config
@@ -245,6 +246,22 @@ def test_thinning_keeps_the_newest_and_the_best(tmp_path):
     thin_snapshots(tmp_path, 2)
     kept = sorted(int(p.stem[-6:]) for p in tmp_path.glob("*.pkl"))
     assert kept == [0, 1, 4, 5]
+
+
+@pytest.mark.parametrize(("larger", "best"), [(True, 1), (False, 0)])
+def test_the_best_snapshot_by_a_plug_ins_metric_stays(tmp_path, monkeypatch, larger, best):
+    monkeypatch.setattr(families, "FAMILIES", dict(families.FAMILIES))
+    monkeypatch.setattr("metrics.names.FAMILIES", families.FAMILIES)
+    compute = lambda metric, real, generated, device: {metric.name: 0.0}  # noqa: E731
+    register_family("charm", FamilyInfo("features", "features", compute, larger_is_better=larger))
+    for i, value in enumerate((1.0, 9.0, 5.0, 4.0)):
+        name = f"network-snapshot-{i:06d}.pkl"
+        (tmp_path / name).write_bytes(b"")
+        line = {"results": {"charm1k_lite0": value}, "metric": "charm1k_lite0", "snapshot_pkl": name}
+        with (tmp_path / "metric-charm1k_lite0.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+    thin_snapshots(tmp_path, 1)
+    assert sorted(int(p.stem[-6:]) for p in tmp_path.glob("*.pkl")) == [best, 3]
 
 
 def test_losses_that_stay_non_finite_end_the_run(monkeypatch):

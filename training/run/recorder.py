@@ -1,6 +1,7 @@
 """What a run leaves behind at its reports and snapshots: the first process writes it, the others write nothing."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from dnnlib.config import to_dict
@@ -56,9 +57,13 @@ class FolderRecorder(Recorder):
     is_heard = True
 
     def __init__(self, run: RunFolder, trainer: Trainer):
-        cfg = trainer.cfg
-        self._run, self._keep_snapshots = run, cfg.keep_snapshots
-        self._grid = SampleGrid.draw(trainer.dataset, trainer.G, cfg.seed, run.file("reals.png"))
+        self._run, self._trainer = run, trainer
+
+    @cached_property
+    def _grid(self) -> SampleGrid:
+        # Not before the first snapshot: until a state has been loaded, nothing in its folder may change.
+        trainer = self._trainer
+        return SampleGrid.draw(trainer.dataset, trainer.G, trainer.cfg.seed, self._run.file("reals.png"))
 
     def say(self, text: str) -> None:
         self._run.say(text)
@@ -107,8 +112,9 @@ class FolderRecorder(Recorder):
         return unmeasured(self._run.path, list(names), snapshot)
 
     def finish_snapshot(self) -> None:
-        if self._keep_snapshots is not None:
-            thin_snapshots(self._run.path, self._keep_snapshots)
+        keep = self._trainer.cfg.keep_snapshots
+        if keep is not None:
+            thin_snapshots(self._run.path, keep)
         problem = write_report(self._run.path)
         if problem:
             self._run.say(problem)
