@@ -91,7 +91,9 @@ def processes(setting: Setting) -> dict[str, Any]:
     count = 2 if setting.device.type == "cpu" else torch.cuda.device_count()
     if count == 1:
         return {"skipped": "this machine has one GPU"}
-    one = final_network(train(setting, "one", "--gpus=1", "--batch-gpu=4")["run"])
-    many = train(setting, "many", f"--gpus={count}", "--batch-gpu=4", f"--batch={4 * count}")
-    found = difference(one, final_network(many["run"])) if count == 2 and setting.is_small else None
+    same = ("--batch-gpu=4", f"--batch={4 * count}")
+    one = final_network(train(setting, "one", "--gpus=1", *same)["run"])
+    many = train(setting, "many", f"--gpus={count}", *same)
+    found = difference(one, final_network(many["run"]))
+    require(found < 1e-2, f"{count} processes end {found:.2g} from one")
     return {"processes": count, "sec/kimg": many["sec/kimg"], "from one process": found}
