@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
-from dnnlib.config import MAX_NUMBER, Count, Layers, Range, Weight
+from dnnlib.config import MAX_NUMBER, Count, Layers, Range, Share, Weight
 from training.augment.diffaugment import DiffAugmentConfig
 from training.augment.pipe import PRESETS as AUGMENT_PRESETS
 from training.augment.pipe import AugmentConfig
@@ -12,7 +12,7 @@ from training.networks.generators.styleformer import StyleformerConfig
 from training.networks.registry import DiscriminatorConfig, GeneratorConfig
 from training.objectives.base import ObjectiveConfig
 from training.objectives.logistic import LogisticConfig
-from training.schedule import Value, at
+from training.schedule import Ramp, Value, at
 
 
 @dataclass
@@ -31,7 +31,7 @@ class OptimizerConfig:
 
     kind: Literal["adam", "adamw"] = "adam"
     lr: Value = 0.0025
-    betas: tuple[Value, Value] = (0.0, 0.99)
+    betas: tuple[Share | Ramp, Share | Ramp] = (0.0, 0.99)
     eps: Weight = 1e-8
     weight_decay: Weight = 0.0
     max_grad_norm: Weight | None = None  # of the main step (not of lazy R1, path length): gradients are clipped to this
@@ -57,7 +57,7 @@ class AdaConfig:
     """Discriminator augmentation: adaptive (Karras et al. 2020, "Training GANs with Limited Data"), fixed, or none."""
 
     mode: Literal["noaug", "ada", "fixed", "diffaug"] = "ada"
-    p: Value = 0.0  # probability: at the start, or throughout (a number or a ramp) if fixed
+    p: Share | Ramp = 0.0  # probability: at the start, or throughout (a number or a ramp) if fixed
     p_max: Weight | None = None  # upper bound of the adapted p
     target: Annotated[float, Range(-1, 1)] = 0.6  # mean sign of D(real) that p is adapted to
     interval: Count = 4  # batches between adaptations

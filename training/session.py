@@ -11,6 +11,7 @@ from metrics import compute_metrics
 from torch_utils import distributed
 from training.dataset import ImageDataset
 from training.run.recorder import Recorder
+from training.run.state_checks import check_entries
 from training.step.clock import Stopwatch, memory_gib
 from training.step.interrupt import StopMeasuring, StopRequest
 from training.training_loop import Trainer
@@ -145,11 +146,14 @@ class Session:
 
     def state(self, is_maintenance: bool = False) -> dict[str, Any]:
         """The trainer's state and the session's own."""
-        own = {name: getattr(self, name) for name in _COUNTERS}
-        return self.trainer.state() | own | {"watch": self.watch.state(is_maintenance)}
+        return self.trainer.state() | self._own_state(is_maintenance)
+
+    def _own_state(self, is_maintenance: bool = False) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _COUNTERS} | {"watch": self.watch.state(is_maintenance)}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state` gave. UserError if the networks differ from those that were saved."""
+        """Goes on from what `state` gave. UserError if anything in it doesn't fit."""
+        check_entries(state, self._own_state())
         self.trainer.load_state(state)
         self.watch.load_state(state["watch"])
         for name in _COUNTERS:

@@ -8,7 +8,7 @@ from support import official_files
 from support.golden import rel_err
 
 from dnnlib.errors import UserError
-from torch_utils.files.safe_pickle import Reader
+from torch_utils.files.safe_pickle import Budget, Reader
 from torch_utils.files.torch_files import plain_constructors
 from training.networks import files
 from training.networks.official import stylegan_pickle, stylenat
@@ -16,7 +16,9 @@ from training.networks.official import stylegan_pickle, stylenat
 
 def pickled(name: str) -> dict:
     """The plain modules of an official pickle."""
-    return Reader(official_files.content(name), plain_constructors(name) | stylegan_pickle.CONSTRUCTORS, name).load()
+    data = official_files.content(name)
+    allowed = plain_constructors(name, Budget(len(data), name)) | stylegan_pickle.CONSTRUCTORS
+    return Reader(data, allowed, name).load()
 
 
 def checkpoint(name: str = "official_stylenat_new.pt") -> dict:

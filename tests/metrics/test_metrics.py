@@ -19,8 +19,9 @@ from metrics.detectors import DetectorMissing, load_detector, registry
 from metrics.formulas.frechet import frechet_distance, moments_of
 from metrics.formulas.kernel import kernel_distance
 from metrics.formulas.neighbours import density_coverage
-from metrics.sources import GeneratorSource, to_uint8
+from metrics.sources import GeneratorSource
 from training.dataset import open_dataset
+from training.networks.image_space import to_uint8
 
 EMOJI = "datasets/noto-emoji-32.zip"
 

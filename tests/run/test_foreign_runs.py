@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.tiny_runs import recipe, train_in, trainer
+from support.tiny_runs import recipe, session, train_in, trainer
 
 from dnnlib.config import set_field
 from dnnlib.errors import UserError
@@ -127,7 +127,7 @@ def test_optimiser_state_that_does_not_fit_is_refused(finished, tmp_path):
         with pytest.raises(UserError, match=text) as e:
             t.load_state(load_state(tmp_path))
         assert "the optimiser of G" in str(e.value)
-        assert not t._optimizers()["G"].state, "nothing was taken"
+        assert not t.players["G"].optimizer.state, "nothing was taken"
 
 
 def test_shared_memory_in_a_state_becomes_separate(finished, tmp_path):
@@ -137,7 +137,7 @@ def test_shared_memory_in_a_state_becomes_separate(finished, tmp_path):
     t = trainer(recipe("ada"))
     t.load_state(state)
     t.step()
-    for slots in t._optimizers()["G"].state.values():
+    for slots in t.players["G"].optimizer.state.values():
         assert slots["exp_avg"].is_contiguous() or slots["exp_avg"].dim() == 4
         assert slots["exp_avg"].data_ptr() != slots["exp_avg_sq"].data_ptr()
 
@@ -166,7 +166,7 @@ def test_layers_can_be_frozen_and_thawed_when_a_run_goes_on(count, finished):
 
 
 def _named(t) -> dict:
-    ids = {id(p) for group in t._optimizers()["D"].param_groups for p in group["params"]}
+    ids = {id(p) for group in t.players["D"].optimizer.param_groups for p in group["params"]}
     return {name: p for name, p in t.D.named_parameters() if id(p) in ids}
 
 
@@ -206,5 +206,5 @@ def test_odd_values_in_a_state_are_one_line(name, finished, tmp_path):
     for value in ODD[name]:
         save_state(tmp_path, state | {name: value})
         with pytest.raises(UserError) as e:
-            trainer(recipe("ada")).load_state(load_state(tmp_path))
+            session(recipe("ada"), None).load_state(load_state(tmp_path))
         assert "\n" not in str(e.value)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.tiny_runs import recipe, trainer
+from support.tiny_runs import recipe, session
 
 import train
 from dnnlib.config import set_field
@@ -22,11 +22,11 @@ def run(tmp_path) -> Path:
     """An unfinished run of two steps in its outdir."""
     cfg = recipe("ada", "total_kimg=1")
     run = RunFolder.create(str(tmp_path), "tiny", cfg)
-    t = trainer(cfg, run)
-    t.step()
-    t.step()
+    s = session(cfg, run)
+    s.trainer.step()
+    s.trainer.step()
     run.say("two steps")
-    save_state(run.path, t.state() | {"log_sizes": run.log_sizes()})
+    save_state(run.path, s.state() | {"log_sizes": run.log_sizes()})
     run.say("what was logged after the state was saved")
     run.close()
     return run.path

@@ -91,7 +91,7 @@ def test_a_run_is_finished_when_its_metrics_are(tmp_path):
 def test_metrics_missing_at_the_end_are_measured(tmp_path, monkeypatch):
     cfg = recipe("ada", 'metrics=["kid2k_lite0"]', "total_kimg=0.008")
     measured = []
-    monkeypatch.setattr("training.training_loop.Trainer._measure", lambda t, *what: measured.append((t.nimg, *what)))
+    monkeypatch.setattr("training.session.Session._measure", lambda s, *what: measured.append((s.trainer.nimg, *what)))
     train_in(tmp_path / "x", cfg)
     train_in(tmp_path / "x", cfg)
     assert [m[0] for m in measured] == [0, 8, 8], "at both snapshots, and again because nothing was written"

@@ -5,11 +5,13 @@ import torch
 
 from torch_utils.training_stats import BatchMean, Collector
 from training import networks
-from training.config import LossConfig
+from training.augment.draw import NoAugmentation
+from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
 from training.networks.generators.styleformer import StyleformerConfig
 from training.networks.generators.styleformer_c import StyleformerCConfig
 from training.networks.generators.stylegan2 import StyleGAN2Config
-from training.objectives.logistic import GanLoss, MicroBatch
+from training.objectives.base import MicroBatch
+from training.objectives.logistic import Logistic, LogisticConfig
 
 LATENTS = {"z_dim": 8, "w_dim": 8, "mapping_layers": 1}
 
@@ -34,8 +36,10 @@ def test_lengths_are_those_of_styles_with_unread_rows(style_mixing):
     torch.manual_seed(0)
     G = styleformer()
     means = BatchMean()
-    cfg = LossConfig(pl_weight=3.0, pl_batch_shrink=1, style_mixing=style_mixing)
-    loss = GanLoss(G, torch.nn.Identity(), lambda x: x, cfg, Collector(), means, torch.tensor(0.25))
+    cfg = LogisticConfig(pl_weight=3.0, pl_batch_shrink=1, style_mixing=style_mixing)
+    D = networks.build(StyleGAN2DiscriminatorConfig(channel_base=64, channel_max=8))
+    loss = Logistic(cfg, G, D, NoAugmentation(), Collector(), means)
+    loss.pl_mean.fill_(0.25)
     torch.manual_seed(5)
     got = loss.g_path_length(MicroBatch(torch.zeros(4, 0)))
 

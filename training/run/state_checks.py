@@ -17,10 +17,7 @@ _FILE_NAME = re.compile(r"[\w.-]{1,200}", re.ASCII)  # leads to no other folder
 
 def check_state(saved: dict[str, Any], live: dict[str, Any]) -> None:
     """UserError unless all of `saved` fits `Trainer.state()`, except for the optimisers, which know best themselves."""
-    for name in live.keys() - {"optimizers", "modules"}:
-        if name not in saved:
-            raise UserError(f"the training state has no {name}")
-        check_like(saved[name], live[name], f"the training state's {name}")
+    check_entries(saved, {name: value for name, value in live.items() if name not in ("optimizers", "modules")})
     for name, length in _SUMS.items():
         if any(len(vector) != length for vector in saved[name].values()):
             raise UserError(f"the training state's {name} are not sums of {length} values")
@@ -29,6 +26,14 @@ def check_state(saved: dict[str, Any], live: dict[str, Any]) -> None:
             raise UserError(f"the training state's {name} are not {', '.join(live[name])}")
     for name, tensors in live["modules"].items():
         check_like(saved["modules"][name], tensors, f"the run's {name} is another network")
+
+
+def check_entries(saved: dict[str, Any], live: dict[str, Any]) -> None:
+    """UserError unless `saved` has all entries of `live`, and they are like those."""
+    for name, value in live.items():
+        if name not in saved:
+            raise UserError(f"the training state has no {name}")
+        check_like(saved[name], value, f"the training state's {name}")
 
 
 def check_like(saved: Any, live: Any, title: str) -> None:

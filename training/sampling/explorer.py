@@ -99,7 +99,7 @@ class Explorer:
         """Attention layers and their heads."""
         if all(layer_maps.dispatch(type(m)) is layer_maps.dispatch(object) for m in self._G.modules()):
             return {}
-        ws = styles_of_seeds(self._G, [0], class_label(self._G, 0 if self._G.c_dim else None))
+        ws = styles_of_seeds(self._G, [0], self._label(seed=0, class_index=0))
         return {name: len(m) for name, m in attention_maps(self._G, ws, (0.5, 0.5))[1].items()}
 
     def info(self) -> dict[str, object]:
@@ -115,12 +115,15 @@ class Explorer:
                 return enlarged(to_pil(image), self._scale)
             return self._attention(view, ws)
 
+    def _label(self, seed: int, class_index: int | None) -> torch.Tensor:
+        """[1, c_dim]: the class, or where labels are vectors the seed's own."""
+        if self._G.label_vectors is not None:
+            return drawn_labels(self._G, [seed])
+        return class_label(self._G, class_index if self._G.c_dim else None)
+
     def _styles(self, view: View) -> torch.Tensor:
         G = self._G
-        if G.label_vectors is not None:
-            c = drawn_labels(G, [view.seed])
-        else:
-            c = class_label(G, view.class_index if G.c_dim else None)
+        c = self._label(view.seed, view.class_index)
         ws = styles_of_seeds(G, [view.seed], c, view.psi)
         if view.other_seed is None:
             return ws
