@@ -141,7 +141,7 @@ def test_list():
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--metrics=fid50"], "unknown metric 'fid50'"),
+        (["--metrics=fod50"], "unknown metric 'fod50'"),
         (["--metrics=kid1k_toy", "--data=FOLDER"], "give one of --network, --images and --baseline"),
         (["--metrics=kid1k_toy", "--baseline=mean"], "--data=ZIP is needed"),
         (["--metrics=kid1k_toy", "--baseline=mean", "--data=nowhere.zip"], "there is no data set at nowhere.zip"),

@@ -126,7 +126,7 @@ def _check_syntax(block: Block) -> None:
 @pytest.fixture
 def script(monkeypatch):
     """A script of docs/ as a module."""
-    monkeypatch.syspath_prepend(ROOT / "docs")
+    monkeypatch.syspath_prepend(ROOT / "docs" / "scripts")
     return importlib.import_module
 
 
@@ -171,9 +171,11 @@ def test_the_ported_stylenat_config_means_the_same():
     for key in ("channel_multiplier", "min_heads", "mlp_ratio", "kernels", "dilations", "block_type"):
         assert G[key] == g[key], key
     assert (D["channel_multiplier"], D["spectral_norm"]) == (d["channel_multiplier"], d["sn"])
-    assert (ours["D_opt"]["lr"], loss["r1_interval"]) == (d["lr"], d["reg_every"])
-    assert ours["G_opt"]["lr"] == (g["lr"] / 4 if run["ttur"] else g["lr"])
-    assert ours["total_kimg"] == run["iter"] * run["batch"] / 1000 == ours["G_opt"]["decay_end_kimg"]
+    assert (ours["D_opt"]["lr"]["start"], loss["r1_interval"]) == (d["lr"], d["reg_every"])
+    assert ours["G_opt"]["lr"]["start"] == (g["lr"] / 4 if run["ttur"] else g["lr"])
+    assert ours["total_kimg"] == run["iter"] * run["batch"] / 1000
+    for optimizer in (ours["G_opt"], ours["D_opt"]):
+        assert optimizer["lr"]["begin_kimg"] + optimizer["lr"]["kimg"] == ours["total_kimg"]
     assert (ours["batch"], ours["data"]["mirror"]) == (run["batch"], run["use_flip"])
     assert (loss["r1_gamma"], loss["bcr_real"] > 0, loss["bcr_fake"] > 0) == (run["r1"], run["bcr"], run["bcr"])
 

@@ -160,8 +160,6 @@ class _PickledArray(Stateful):
     def to_numpy(self) -> np.ndarray:
         """The array, if it is one of bytes; shares the memory of the pickle."""
         _, shape, dtype, is_fortran, content = self._state
-        if isinstance(content, _Latin1):
-            content = content.text
         if isinstance(content, str):  # Python 2's pickles know no bytes
             content = content.encode("latin-1")
         if not isinstance(dtype, _PickledType) or dtype.code != "u1" or not isinstance(content, bytes | memoryview):
@@ -188,14 +186,12 @@ class _PickledType(Stateful):
         """Byte order and flags, of no concern to bytes."""
 
 
-class _Latin1:
-    """A call of _codecs.encode, as which Python 3 writes bytes to old pickles. It is done only where it is needed:
-    a pickle may ask for it a million times."""
-
-    def __init__(self, text: Any, encoding: Any):
-        if encoding not in ("latin1", "latin-1") or not isinstance(text, str):
-            raise UserError(f"refusing to encode by {encoding!r:.40}")
-        self.text = text
+def _latin1(text: Any, encoding: Any) -> str:
+    """A call of _codecs.encode, as which Python 3 writes bytes to old pickles: here the text, as Python 2's pickles have
+    it. What is needed as bytes is encoded then: a pickle may ask for it a million times."""
+    if encoding not in ("latin1", "latin-1") or not isinstance(text, str):
+        raise UserError(f"refusing to encode by {encoding!r:.40}")
+    return text
 
 
 _ALLOWED: dict[str, Constructor | Constant] = {
@@ -205,7 +201,7 @@ _ALLOWED: dict[str, Constructor | Constant] = {
     "numpy.core.numeric._frombuffer": _from_buffer,
     "numpy.ndarray": Constant("numpy.ndarray"),  # an argument of _reconstruct
     "numpy.dtype": _PickledType,
-    "_codecs.encode": _Latin1,
+    "_codecs.encode": _latin1,
 }
 
 
