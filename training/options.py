@@ -287,10 +287,12 @@ def _apply(cfg: TrainingConfig, given: dict[Option, Any]) -> None:
 def _check_needs(cfg: TrainingConfig, option: Option) -> None:
     if option.needs is None or isinstance(cfg.G, option.needs) or isinstance(cfg.D, option.needs):
         return
-    what, kind = (
-        ("discriminator", cfg.D.kind) if issubclass(option.needs, DiscriminatorConfig) else ("generator", cfg.G.kind)
+    is_d = issubclass(option.needs, DiscriminatorConfig)
+    what, field, kind = ("discriminator", "D", cfg.D.kind) if is_d else ("generator", "G", cfg.G.kind)
+    wanted = option.needs.kind
+    raise UserError(
+        f"{option.flag} is for {wanted}, but the {what} is {kind}; --set {field}.kind={wanted} changes that"
     )
-    raise UserError(f"{option.flag} belongs to {option.needs.kind}, but the {what} is {kind}")
 
 
 def _assign(cfg: TrainingConfig, path: str, value: Any) -> None:

@@ -167,7 +167,7 @@ def assert_refused(done: subprocess.CompletedProcess, word: str, *absent: Path) 
         ([f"--data={EMOJI}", "--p=0.5"], "--aug=fixed"),
         ([f"--data={EMOJI}", "--aug=fixed"], "--p"),
         ([f"--data={EMOJI}", "--cfg=cifar", "--start-resolution=7"], "7x7"),
-        ([f"--data={EMOJI}", "--linformer=1", "--cfg=auto"], "--g_dict"),
+        ([f"--data={EMOJI}", "--linformer=1", "--cfg=auto"], "G.kind=styleformer"),
         ([f"--data={EMOJI}", "--import=nowhere.py"], "nowhere.py"),
         ([f"--data={EMOJI}", "--subset=100000"], "100000"),
         ([f"--data={EMOJI}", "--no-such-option"], "no-such-option"),

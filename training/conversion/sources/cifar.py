@@ -187,8 +187,8 @@ class _PickledType(Stateful):
 
 
 def _latin1(text: Any, encoding: Any) -> str:
-    """A call of _codecs.encode, as which Python 3 writes bytes to old pickles: here the text, as Python 2's pickles have
-    it. What is needed as bytes is encoded then: a pickle may ask for it a million times."""
+    """A call of _codecs.encode, as which Python 3 writes bytes to old pickles: here the text, as Python 2's pickles
+    have it. What is needed as bytes is encoded then: a pickle may ask for it a million times."""
     if encoding not in ("latin1", "latin-1") or not isinstance(text, str):
         raise UserError(f"refusing to encode by {encoding!r:.40}")
     return text
