@@ -142,7 +142,15 @@ def test_ctrl_c_is_one_line_and_status_130(tmp_path, workers):
     for i in range(4000):
         os.link(tmp_path / "in/first.png", tmp_path / f"in/{i:04d}.png")
     command = [sys.executable, str(ROOT / "dataset_tool.py"), "--source=in", "--dest=o.zip", f"--num-workers={workers}"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Tests that run in a shell's background inherit that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     partial = tmp_path / ".o.zip.partial"
     wait_until(lambda: partial.exists() and any(p.stat().st_size for p in partial.rglob("*")))
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers, too

@@ -194,7 +194,7 @@ def test_a_checkpoint_of_rosinality_is_called_that():
     ("name", "words"),
     [
         ("dnnlib.tflib.network\nNetwork", "TensorFlow program wrote it: convert it with legacy.py"),
-        ("torch.nn.modules.linear\nLinear", "it holds whole modules"),
+        ("torch.nn.modules.linear\nLinear", "is no network file: it holds"),
         ("posix\nsystem", "refusing to load posix.system from .*pkl$"),
     ],
 )

@@ -386,7 +386,7 @@ def test_require_detectors(monkeypatch):
     with pytest.raises(DetectorMissing, match="pt_inception-2015-12-05-6726825d.pth"):
         require_detectors(["kid2k_lite0", "fid50k_full"])
     with pytest.raises(UserError, match="unknown metric"):
-        require_detectors(["kid50"])
+        require_detectors(["kod50"])
 
 
 # -- on real images ------------------------------------------------------------------------------------------------

@@ -29,7 +29,10 @@ from metrics.families import FAMILIES
 from training.conversion import sources
 from training.networks import registry as networks_registry
 from training.networks.registry import NetworkConfig
+from training.objectives import base as objectives
+from training.objectives.base import ObjectiveConfig
 from training.options import check_config
+from training.presets import PRESETS
 
 RUN = ("sh", "bash", "python")
 SHOWN = ("text", "json", "html", "yaml")  # output, layouts, formats: nothing to run
@@ -45,7 +48,14 @@ pages = pytest.mark.parametrize(
 @pytest.fixture
 def registries():
     """What a page registers is forgotten after it, so that pages may use the same names."""
-    tables = [FAMILIES, NetworkConfig.kinds, networks_registry._classes]
+    tables = [
+        FAMILIES,
+        NetworkConfig.kinds,
+        networks_registry._classes,
+        PRESETS,
+        ObjectiveConfig.kinds,
+        objectives._classes,
+    ]
     lists = [sources._own_kinds, plugins._imported]
     before, lists_before, modules = [dict(t) for t in tables], [list(x) for x in lists], set(sys.modules)
     yield

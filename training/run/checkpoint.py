@@ -1,5 +1,6 @@
 """The state of a run on disk (training-state.pt), finding a run to continue, and networks to start from."""
 
+import contextlib
 import json
 import os
 import re
@@ -103,8 +104,9 @@ def config_of_now(data: Any) -> Any:
 def write_config(folder: Path, cfg: TrainingConfig) -> None:
     """Writes training_options.json; what the run began with is kept beside it if it was something else."""
     path, first = folder / OPTIONS_FILE, folder / FIRST_OPTIONS_FILE
-    if path.is_file() and not first.exists() and not _same_training(folder, cfg):
-        write_file(first, path.read_bytes())
+    with contextlib.suppress(UserError):  # a damaged one is not worth keeping
+        if path.is_file() and not first.exists() and not _same_training(folder, cfg):
+            write_file(first, path.read_bytes())
     write_file(path, (json.dumps(to_dict(cfg), indent=2) + "\n").encode())
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import random
 import re
 import sys
@@ -73,7 +74,7 @@ class RunFolder:
         check_like(state.get("log_sizes"), {LOG_FILE: 0, STATS_FILE: 0}, "the training state's log_sizes")
         remove_leftovers(self.path)
         for name in (LOG_FILE, STATS_FILE):
-            with contextlib.suppress(FileNotFoundError):
+            if os.path.lexists(self.file(name)):
                 cut(self.file(name), state["log_sizes"][name])
         for file in self.path.glob("metric-*.jsonl"):
             _drop_cut_line(file)
