@@ -13,7 +13,7 @@ from dnnlib.errors import UserError
 from training.dataset.embedded import EMBEDDED
 from training.launch import Place, launch
 from training.options import resolve
-from training.run.checkpoint import FIRST_OPTIONS_FILE, find_unfinished, read_config, save_state
+from training.run.checkpoint import FIRST_OPTIONS_FILE, find_unfinished, load_state, read_config, save_state
 from training.run.run_folder import RunFolder
 
 
@@ -89,7 +89,7 @@ def test_the_first_command_finds_a_run_that_was_changed(run, tmp_path, capsys):
     launch(replace(cfg, total_kimg=0.02), Place(str(tmp_path), "tiny", str(run)))
     options = read_config(run)
     set_field(options, "total_kimg=0.024")
-    RunFolder.reopen(run, options, {"log_sizes": {}, "nimg": 20}).close()
+    RunFolder.reopen(run, options, load_state(run)).close()
     launch(cfg, Place(str(tmp_path), "tiny"))
     assert "from kimg 0.0; --new starts afresh" in capsys.readouterr().out
     assert [p.name for p in tmp_path.iterdir()] == [run.name]
