@@ -105,6 +105,7 @@ def test_gat_losses_with_the_recorded_draws(tmp_path, monkeypatch):
 
 def test_noise_of_the_levels():
     assert noise_levels(4) == pytest.approx([0.885, 0.76, 0.51, 0.01])
+    assert noise_levels(1) == pytest.approx([0.01]), "a single picture is the finest level"
     torch.manual_seed(0)
     images = [torch.zeros(20000, 1, 1, 1)] * 4
     noise = LevelNoise.draw(images).apply(images)

@@ -13,7 +13,8 @@ _LEAST = 0.01  # noise of the finest level
 
 def noise_levels(count: int) -> list[float]:
     """t_k of `count` levels, coarsest first: for four 0.885, 0.76, 0.51, 0.01."""
-    return [1 - _DECAY ** (1 - k / max(count - 1, 1)) + _LEAST for k in range(count)]
+    coarse = max(count - 1, 1)  # a single level is the finest one
+    return [1 - _DECAY ** ((count - 1 - k) / coarse) + _LEAST for k in range(count)]
 
 
 @dataclass
