@@ -7,6 +7,7 @@ from dnnlib.config import MAX_NUMBER, Count, Layers, Range, Share, Weight
 from training.augment.diffaugment import DiffAugmentConfig
 from training.augment.pipe import PRESETS as AUGMENT_PRESETS
 from training.augment.pipe import AugmentConfig
+from training.ema.power import LONGEST, SHORTEST
 from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
 from training.networks.generators.styleformer import StyleformerConfig
 from training.networks.registry import DiscriminatorConfig, GeneratorConfig
@@ -44,6 +45,8 @@ class EmaConfig:
     half_life_kimg: Value = 10.0
     half_life_steps: Weight | None = None  # in steps whatever the batch, in place of half_life_kimg
     rampup: Weight | None = 0.05  # half-life is at most this share of the images seen so far; None: no ramp-up
+    posthoc: tuple[Annotated[float, Range(SHORTEST, LONGEST)], ...] = ()  # lengths (sigma_rel) of averages kept besides
+    posthoc_kimg: Annotated[float, Range(0.001, 1e9)] | None = None  # between storing these; None: at each snapshot
 
     def half_life_images(self, nimg: int, batch: int) -> float:
         """Half-life in images after `nimg` images, at `batch` images per step."""

@@ -21,6 +21,7 @@ from training.augment.pipe import PRESETS as AUGMENT_PRESETS
 from training.config import DataConfig, TrainingConfig
 from training.dataset import ImageDataset, open_dataset
 from training.dataset.embedded import located
+from training.ema.power import DEFAULT_LENGTHS
 from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
 from training.networks.generators.styleformer import StyleformerConfig
 from training.networks.generators.stylegan2 import StyleGAN2Config
@@ -79,6 +80,10 @@ def _gamma(cfg: TrainingConfig, value: float) -> None:
     setattr(cfg.loss, cfg.loss.gamma_field, value)
 
 
+def _posthoc(cfg: TrainingConfig, value: bool) -> None:
+    cfg.ema.posthoc = DEFAULT_LENGTHS if value else ()
+
+
 def _fp32(cfg: TrainingConfig, value: bool) -> None:
     # Without half precision nothing can overflow, so the field's --fp32 also drops the clamps.
     if value:
@@ -108,6 +113,7 @@ def _resume(cfg: TrainingConfig, value: str) -> None:
     cfg.resume, cfg.ada.speed_kimg, cfg.ema.rampup = source, 100, None
 
 
+MAX_AVERAGES = 4  # kept besides G_ema, each as large as G
 _POSITIVE = click.IntRange(min=1)
 _SHARE = Number(min=0, max=1)
 
@@ -124,6 +130,7 @@ OPTIONS: list[Option] = [
     Option("--snap", _POSITIVE, "Ticks between snapshots", "snap"),
     Option("--metrics", str, "Comma-separated metrics of every snapshot, or none", apply=_metrics),
     Option("--keep-snapshots", _POSITIVE, "Keep so many, and each metric's best  [default: all]", "keep_snapshots"),
+    Option("--posthoc-ema", bool, "Keep averages from which any length of EMA follows later", apply=_posthoc),
     Option(
         "--resume",
         PATH,
@@ -315,6 +322,8 @@ def check_config(cfg: TrainingConfig) -> tuple[int, int]:
         parse_name(name)
     cfg.loss.check(cfg.G, cfg.D)
     check_ramps(cfg)
+    if len(set(cfg.ema.posthoc)) != len(cfg.ema.posthoc) or len(cfg.ema.posthoc) > MAX_AVERAGES:
+        raise UserError(f"ema.posthoc={list(cfg.ema.posthoc)}: at most {MAX_AVERAGES} lengths, each once")
     if isinstance(cfg.ada.p, Ramp) and cfg.ada.mode != "fixed":
         raise UserError(f"ada.p is a ramp, which needs --aug=fixed, not --aug={cfg.ada.mode}")
     if cfg.data.mirror and not build_space(cfg.G.space).may_mirror:

@@ -47,8 +47,19 @@ class Session:
                     self.save_state()
                     return self.stop.requested or "a signal to another process"
                 self.last_snapshot = None
-                trainer.step()
+                self._step()
                 bar.update(min(trainer.nimg / 1000, self.cfg.total_kimg) - bar.n)
+
+    def _step(self) -> None:
+        trainer, interval = self.trainer, self.cfg.ema.posthoc_kimg
+        before = trainer.nimg
+        trainer.step()
+        if interval is not None and trainer.nimg // (interval * 1000) > before // (interval * 1000):
+            self._save_averages()
+
+    def _save_averages(self) -> None:
+        if self.trainer.nimg and not self.trainer.health.bad_steps:
+            self.recorder.save_averages(self.trainer, self.measured_set)
 
     def _end_tick(self, done: bool) -> None:
         """Report and, where one is due, snapshot. The counters move first: a saved state continues after the tick."""
@@ -58,6 +69,8 @@ class Session:
         self.tick += 1
         self.next_tick = self.trainer.nimg + self.cfg.kimg_per_tick * 1000
         if is_due:
+            if done or self.cfg.ema.posthoc_kimg is None:
+                self._save_averages()
             self.snapshot()
         self.watch.end_maintenance()
 

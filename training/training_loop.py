@@ -18,6 +18,7 @@ from training.augment.draw import Augmentation, NoAugmentation
 from training.augment.pipe import AugmentPipe
 from training.config import TrainingConfig
 from training.dataset import ImageDataset
+from training.ema.averages import PowerAverages
 from training.networks.shared.discriminator import Discriminator
 from training.networks.shared.generator import Generator
 from training.objectives.base import MicroBatch, PhaseSpec, objective_class
@@ -54,6 +55,7 @@ class Trainer:
         self.G: Generator = networks.build(cfg.G).to(self.device)  # type: ignore[assignment]
         self.D: Discriminator = networks.build(cfg.D).to(self.device)  # type: ignore[assignment]
         self.G_ema: Generator = copy.deepcopy(self.G).eval().requires_grad_(False)
+        self.averages = PowerAverages(self.G, cfg.ema.posthoc)
         self.augment = AugmentPipe(cfg.ada.pipe).to(self.device)
         is_piped = cfg.ada.mode in ("ada", "fixed")
         self.augment.p.fill_(at(cfg.ada.p, 0) if is_piped else 0.0)
@@ -126,6 +128,7 @@ class Trainer:
         torch._foreach_lerp_(list(self.G_ema.parameters()), list(self.G.parameters()), 1 - beta)
         for ema, now in zip(self.G_ema.buffers(), self.G.buffers()):
             ema.copy_(now)
+        self.averages.update(self.G, self.nimg, self.nimg + self.cfg.batch)
 
     def _adapt_augmentation(self) -> None:
         """Moves p so that the mean sign of D(real) approaches the target (section 3 of the ADA paper)."""
@@ -161,17 +164,20 @@ class Trainer:
             "stats": self.stats.state(),
             "means": self.means.state(),
             "health": self.health.state(),
+            **({"averages": self.averages.state()} if self.averages.modules else {}),
             **{name: getattr(self, name) for name in _COUNTERS},
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Goes on from what `state` gave. UserError if anything in it doesn't fit this trainer."""
+        self.averages.check(state.get("averages"))
         check_state(state, self.state())
         for name, player in self.players.items():
             saved = state["optimizers"][name]
             load_optimizer_state(player.optimizer, player.module, saved, f"the optimiser of {name}")
         for name, module in self.modules().items():
             module.load_state_dict(state["modules"][name])
+        self.averages.load_state(state.get("averages"))
         self.objective.load_state(state["objective"])
         self.stats.load_state(state["stats"])
         self.means.load_state(state["means"], self.device)

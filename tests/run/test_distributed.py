@@ -25,14 +25,16 @@ STEPS = 20
 def test_two_processes_train_as_one(tmp_path):
     """20 steps with ADA: 2 gloo processes with a micro-batch each, and 1 process that accumulates the same two."""
     out = tmp_path / "two.pt"
-    distributed.run(ranks_train, (recipe("ada", "gpus=2"), STEPS, None, str(out)), 2)
+    averages = "ema.posthoc=[0.05,0.1]"
+    distributed.run(ranks_train, (recipe("ada", "gpus=2", averages), STEPS, None, str(out)), 2)
     two = torch.load(out)
-    one = trainer(recipe("ada"))
+    one = trainer(recipe("ada", averages))
     for _ in range(STEPS):
         one.step()
     alone = everything(one)
     assert alone.keys() == two.keys()
     assert "state.stats.Loss/G/loss" in alone
+    assert "state.averages.0.1.mapping.w_avg" in alone
     for name, value in alone.items():
         error = (value.double() - two[name].double()).norm() / value.double().norm().clamp(min=1e-12)
         assert error <= 1e-6, f"{name}: {error}"

@@ -1,4 +1,5 @@
-"""`python -m training.networks {show,verify,convert,card} FILE`: look at, check, convert and describe network files."""
+"""`python -m training.networks {show,verify,convert,card,ema}`: look at, check, convert, describe and compute network
+files."""
 
 import json
 from pathlib import Path
@@ -9,11 +10,13 @@ from dnnlib import cli
 from dnnlib.errors import UserError
 from dnnlib.plugins import import_file
 from torch_utils.files.persistence import NETWORKS, NetworkFile, NetworkRecord
+from training.ema.posthoc import reconstruct
 from training.networks import files
 from training.networks.shared.generator import NOISE_MODES, NoiseMode
 from training.publishing import export
 from training.publishing.card import write_card
 
+LARGE_MISFIT = 0.1  # of a profile, above which the result deserves a warning
 FORMS = {"pkl": ".pkl", "safetensors": ".safetensors", "onnx": ".onnx", "torch-export": ".pt2"}
 
 
@@ -108,6 +111,26 @@ def card(file: str, dest: str | None, plugins: tuple[str, ...]) -> None:
     if goal.exists():
         raise UserError(f"{goal} is there already, perhaps filled in: name another DEST or remove it")
     _write_card(goal, path, content, file)
+
+
+@main.command(cls=cli.Command)
+@click.argument("run", type=cli.PATH)
+@click.option("--length", type=cli.NUMBER, required=True, help="Of the average: sigma_rel, e.g. 0.08")
+@click.option("--kimg", type=cli.NUMBER, help="End of the average, where some were stored  [default: the last]")
+@click.option("--out", type=cli.PATH, required=True, help="Network file to write, .pkl or .safetensors")
+def ema(run: str, length: float, kimg: float | None, out: str) -> None:
+    """Compute G_ema of another length, from the averages that RUN (trained with --posthoc-ema=1) has stored."""
+    if Path(out).suffix not in (".pkl", ".safetensors"):
+        raise UserError(f"--out={out}: a network file ends in .pkl or .safetensors")
+    made = reconstruct(Path(run), length, kimg)
+    files.write(out, made.content)
+    at = made.content.provenance["kimg"]
+    cli.say(
+        f"{out}: length {length:g} at kimg {at:.1f} from {cli.counted(made.count, 'average')}; "
+        f"its profile is met within {made.misfit:.2%}"
+    )
+    if made.misfit > LARGE_MISFIT:
+        cli.say("that is coarse: store averages more often (ema.posthoc_kimg), or take a length nearer to theirs")
 
 
 def _write_card(goal: Path, made: Path, content: NetworkFile, source: str) -> None:

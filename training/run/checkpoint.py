@@ -38,6 +38,7 @@ KNOWN_SOURCES = {
     "lsundog256": f"{_NVIDIA}/lsundog-res256-paper256-kimg100000-noaug.pkl",
 }
 _SHOWN = 6  # names that a message lists
+_SNAPSHOT = re.compile(r"network-snapshot-\d+\.pkl")  # not what was measured beside them, such as reconstructions
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
@@ -252,7 +253,7 @@ def best_snapshots(folder: Path) -> set[str]:
     for path in folder.glob("metric-*.jsonl"):
         choose = max if larger_is_better(path.stem.removeprefix("metric-")) else min
         values = [(next(iter(line["results"].values()), None), line["snapshot_pkl"]) for line in read_results(path)]
-        found = [(v, name) for v, name in values if v is not None and name and (folder / name).is_file()]
+        found = [(v, n) for v, n in values if v is not None and n and _SNAPSHOT.fullmatch(n) and (folder / n).is_file()]
         if found:
             best.add(choose(found)[1])
     return best

@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+from torch import nn
+
 from dnnlib.config import to_dict
 from metrics import MetricResult
 from torch_utils.training_stats import Stats
 from training import networks
 from training.config import TrainingConfig
 from training.dataset import ImageDataset
+from training.ema.posthoc import average_name, average_provenance
 from training.run.checkpoint import measured, save_state, thin_snapshots, unmeasured
 from training.run.report.page import write_report
 from training.run.run_folder import RunFolder
@@ -33,6 +36,9 @@ class Recorder:
 
     def save_networks(self, trainer: Trainer, name: str, data: ImageDataset) -> None:
         """The network file `name` of networks trained on `data`."""
+
+    def save_averages(self, trainer: Trainer, data: ImageDataset) -> None:
+        """The power-function averages of networks trained on `data`."""
 
     def rewind(self, cfg: TrainingConfig, state: dict[str, Any]) -> None:
         """Makes the folder what it was when `state` was saved."""
@@ -82,14 +88,17 @@ class FolderRecorder(Recorder):
             self._run.say(warning)
 
     def save_networks(self, trainer: Trainer, name: str, data: ImageDataset) -> None:
-        cfg = trainer.cfg
-        networks.save(
-            self._run.file(name),
-            trainer.modules(),
-            training_config=cfg,
-            training_set_kwargs=to_dict(cfg.data) | {"num_images": len(data), "labels": data.label_examples()},
-            provenance={"kimg": trainer.nimg / 1000},
-        )
+        self._save(name, trainer.modules(), data, {"kimg": trainer.nimg / 1000})
+
+    def save_averages(self, trainer: Trainer, data: ImageDataset) -> None:
+        for length, average in trainer.averages.modules.items():
+            name = average_name(length, trainer.nimg)
+            self._save(name, {"G_ema": average}, data, average_provenance(length, trainer.nimg))
+
+    def _save(self, name: str, modules: dict[str, nn.Module], data: ImageDataset, about: dict[str, Any]) -> None:
+        cfg = self._trainer.cfg
+        told = to_dict(cfg.data) | {"num_images": len(data), "labels": data.label_examples()}
+        networks.save(self._run.file(name), modules, training_config=cfg, training_set_kwargs=told, provenance=about)
 
     def rewind(self, cfg: TrainingConfig, state: dict[str, Any]) -> None:
         self._run.rewind(cfg, state)

@@ -18,6 +18,7 @@ from dnnlib.files import WriteError, append, cut
 from dnnlib.locks import Lock
 from torch_utils.training_stats import Stats
 from training.config import TrainingConfig
+from training.ema.posthoc import drop_later
 from training.run.checkpoint import remove_leftovers, run_number, write_config
 from training.run.state_checks import check_like
 from training.run.trackers import Tracker, open_trackers
@@ -69,8 +70,8 @@ class RunFolder:
         return run
 
     def rewind(self, cfg: TrainingConfig, state: dict[str, Any]) -> None:
-        """Drops what was logged after `state` was saved, it will come again; from here on the run has the settings
-        `cfg`. To be called when nothing can be refused any more."""
+        """Drops what was logged or averaged after `state` was saved, it will come again; from here on the run has the
+        settings `cfg`. To be called when nothing can be refused any more."""
         check_like(state.get("log_sizes"), {LOG_FILE: 0, STATS_FILE: 0}, "the training state's log_sizes")
         remove_leftovers(self.path)
         for name in (LOG_FILE, STATS_FILE):
@@ -78,6 +79,7 @@ class RunFolder:
                 cut(self.file(name), state["log_sizes"][name])
         for file in self.path.glob("metric-*.jsonl"):
             _drop_cut_line(file)
+        drop_later(self.path, state["nimg"])
         write_config(self.path, cfg)
         self._trackers = open_trackers(cfg, self.path, nimg=state["nimg"])
 

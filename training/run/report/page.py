@@ -189,7 +189,7 @@ def _metric_charts(metrics: dict[str, list[Line]]) -> list[str]:
     for name, lines in metrics.items():
         points: dict[str, list[tuple[float, float]]] = {}
         for line in lines:
-            match = re.search(r"(\d+)\.\w+$", line["snapshot_pkl"] or "")
+            match = re.fullmatch(r"network-snapshot-(\d+)\.\w+", line["snapshot_pkl"] or "")
             for key, value in line["results"].items():
                 if match and not key.endswith("_std"):
                     points.setdefault(key, []).append((float(match[1]), value))
