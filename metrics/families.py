@@ -4,13 +4,20 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
-from metrics.formulas.bootstrap import frechet_spread, kernel_spread
+from metrics.formulas.bootstrap import frechet_values, inception_values, kernel_values, multiplicities
 from metrics.formulas.frechet import frechet_distance
 from metrics.formulas.inception_score import SPLITS, inception_score
 from metrics.formulas.kernel import kernel_distance
-from metrics.formulas.neighbours import density_coverage, precision_recall
+from metrics.formulas.memorisation import memorisation, memorisation_values, nearest_distances
+from metrics.formulas.neighbours import (
+    density_coverage,
+    density_coverage_values,
+    precision_recall,
+    precision_recall_values,
+)
 from metrics.metric import INCEPTION, VGG, Metric
 from metrics.path_length import perceptual_path_length
 
@@ -28,7 +35,9 @@ class FamilyInfo:
     `default_detector`: for names without a detector; None: a name must say it.
     `neighbours`: k of names that don't say it; 0: the family has none.
     `fewest`: images that each side needs at least, beyond the neighbours.
-    `spread(real, generated features, repeats, device)` -> standard deviation by bootstrap; None: there is none.
+    `resampled(metric, real, generated, rows, device)` -> {result name: values [R]} for resamplings `rows` [R, N] (image
+    numbers) of the generated images, of which it gets `resampled_kind`; None: no bootstrap.
+    `needs_held_out`: `real` is a pair, of the pictures that were trained on and of others.
     """
 
     real_kind: str | None = None
@@ -40,7 +49,9 @@ class FamilyInfo:
     default_detector: str | None = INCEPTION
     neighbours: int = 0
     fewest: int = 1
-    spread: Callable[[Any, torch.Tensor, int, torch.device], float] | None = None
+    resampled: Callable[[Metric, Any, Any, np.ndarray, torch.device], dict[str, np.ndarray]] | None = None
+    resampled_kind: str = "features"
+    needs_held_out: bool = False
 
 
 FAMILIES: dict[str, FamilyInfo] = {}
@@ -82,21 +93,59 @@ def _cov(metric: Metric, real: Any, generated: Any, device: torch.device) -> dic
     return {f"{metric.name}_density": density, f"{metric.name}_coverage": coverage}
 
 
-def _fid_spread(real: Any, generated: torch.Tensor, repeats: int, device: torch.device) -> float:
-    return frechet_spread(real, generated, repeats)
+def _mem(metric: Metric, real: Any, generated: Any, device: torch.device) -> dict[str, float]:
+    found = memorisation(*_nearest(real, generated, device))
+    return {f"{metric.name}_{key}": value for key, value in found.items()}
 
 
-def _kid_spread(real: Any, generated: torch.Tensor, repeats: int, device: torch.device) -> float:
-    return kernel_spread(real.to(device), generated.to(device), repeats)
+def _nearest(real: Any, generated: Any, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+    """Distances of generated and of held-out pictures to the nearest training picture."""
+    training, held_out = (side.to(device) for side in real)
+    return nearest_distances(generated.to(device), training), nearest_distances(held_out, training)
 
 
-_FRECHET = FamilyInfo("moments", "moments", _fid, fewest=2, spread=_fid_spread)
+# -- for resamplings of the generated images --------------------------------------------------------------------------
+
+
+def _fids(metric: Metric, real: Any, generated: Any, rows: np.ndarray, device: torch.device) -> dict[str, np.ndarray]:
+    return {metric.name: frechet_values(real, generated, rows, metric.biased_cov)}
+
+
+def _kids(metric: Metric, real: Any, generated: Any, rows: np.ndarray, device: torch.device) -> dict[str, np.ndarray]:
+    return {metric.name: kernel_values(real.to(device), generated.to(device), rows)}
+
+
+def _iss(metric: Metric, real: Any, generated: Any, rows: np.ndarray, device: torch.device) -> dict[str, np.ndarray]:
+    return {f"{metric.name}_mean": inception_values(generated, rows)}
+
+
+def _prs(metric: Metric, real: Any, generated: Any, rows: np.ndarray, device: torch.device) -> dict[str, np.ndarray]:
+    weights = multiplicities(rows).to(device)
+    values = precision_recall_values(real.to(device), generated.to(device), metric.neighbours, weights)
+    return {f"{metric.name}_{key}": v.cpu().numpy() for key, v in zip(("precision", "recall"), values)}
+
+
+def _covs(metric: Metric, real: Any, generated: Any, rows: np.ndarray, device: torch.device) -> dict[str, np.ndarray]:
+    weights = multiplicities(rows).to(device)
+    values = density_coverage_values(real.to(device), generated.to(device), metric.neighbours, weights)
+    return {f"{metric.name}_{key}": v.cpu().numpy() for key, v in zip(("density", "coverage"), values)}
+
+
+def _mems(metric: Metric, real: Any, generated: Any, rows: np.ndarray, device: torch.device) -> dict[str, np.ndarray]:
+    found = memorisation_values(*_nearest(real, generated, device), rows)
+    return {f"{metric.name}_{key}": values for key, values in found.items()}
+
+
+_FRECHET = FamilyInfo("moments", "moments", _fid, fewest=2, resampled=_fids)
 register_family("fid", _FRECHET)
 register_family("fd", dataclasses.replace(_FRECHET, default_detector=None))
-register_family("kid", FamilyInfo("features", "features", _kid, fewest=2, spread=_kid_spread))
-register_family("is", FamilyInfo(None, "probs", _is, fewest=SPLITS, larger_is_better=True))
+register_family("kid", FamilyInfo("features", "features", _kid, fewest=2, resampled=_kids))
 register_family(
-    "pr", FamilyInfo("features", "features", _pr, default_detector=VGG, neighbours=3, larger_is_better=True)
+    "is",
+    FamilyInfo(None, "probs", _is, fewest=SPLITS, larger_is_better=True, resampled=_iss, resampled_kind="probs"),
 )
-register_family("cov", FamilyInfo("features", "features", _cov, neighbours=5, larger_is_better=True))
+_NEIGHBOURS = FamilyInfo("features", "features", _pr, neighbours=3, larger_is_better=True, resampled=_prs)
+register_family("pr", dataclasses.replace(_NEIGHBOURS, default_detector=VGG))
+register_family("cov", dataclasses.replace(_NEIGHBOURS, compute=_cov, neighbours=5, resampled=_covs))
+register_family("mem", FamilyInfo("features", "features", _mem, fewest=20, resampled=_mems, needs_held_out=True))
 register_family("ppl", FamilyInfo(measure=perceptual_path_length, detectors=(VGG,), default_detector=VGG))

@@ -31,6 +31,7 @@ class MetricResult:
     dataset_hash: str
     generated: str
     seed: int | None
+    held_out: dict[str, Any] | None = None  # name, hash and count of the pictures that were not trained on
 
     def __str__(self) -> str:
         """`kid2k_lite0 0.0123` and so on for every value."""
@@ -41,6 +42,8 @@ class MetricResult:
         then detector, sample counts and hashes. `snapshot` is the network file's name."""
         own = dataclasses.asdict(self)
         head = {"results": own.pop("results"), "metric": own.pop("metric"), "total_time": own.pop("total_time")}
+        if self.held_out is None:
+            del own["held_out"]
         return head | {"snapshot_pkl": snapshot, "timestamp": time.time()} | own
 
     def append_to(self, folder: str | Path, snapshot: str | None = None) -> Path:
@@ -82,5 +85,10 @@ def table(results: Sequence[MetricResult]) -> str:
             data = f"{r.dataset} {r.dataset_hash[:8]}"
             size = f"{r.num_generated:,}" + (" (small sample)" if r.num_generated < SMALL_SAMPLE else "")
             rows.append((name, f"{value:.5g}", r.detector, r.resize_mode, size, real, data))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines of text, in columns."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows)

@@ -16,6 +16,7 @@ from dnnlib.cli import INTS, PATH, SEED, Number
 from dnnlib.config import check, set_field
 from dnnlib.errors import UserError
 from metrics import DetectorMissing, parse_name, require_detectors
+from metrics.families import FAMILIES
 from training import networks
 from training.augment.pipe import PRESETS as AUGMENT_PRESETS
 from training.config import DataConfig, TrainingConfig
@@ -319,7 +320,8 @@ def check_config(cfg: TrainingConfig) -> tuple[int, int]:
     if not 0 <= cfg.seed < 2**32:
         raise UserError(f"seed={cfg.seed}: seeds lie between 0 and 2^32 - 1")
     for name in cfg.metrics:
-        parse_name(name)
+        if FAMILIES[parse_name(name).family].needs_held_out:
+            raise UserError(f"--metrics={name}: it needs held-out pictures, so calc_metrics.py measures it afterwards")
     cfg.loss.check(cfg.G, cfg.D)
     check_ramps(cfg)
     if len(set(cfg.ema.posthoc)) != len(cfg.ema.posthoc) or len(cfg.ema.posthoc) > MAX_AVERAGES:

@@ -15,7 +15,7 @@ def kth_distances(points: torch.Tensor, k: int, block: int = BLOCK) -> torch.Ten
     if len(points) <= k:
         raise ValueError(f"{k} nearest neighbours need more than {k} points")
     radii = []
-    for start, distances in _distance_blocks(points, points, block):
+    for start, distances in distance_blocks(points, points, block):
         own = torch.arange(len(distances), device=points.device)
         distances[own, own + start] = torch.inf
         radii.append(distances.kthvalue(k, dim=1).values)
@@ -49,15 +49,62 @@ def density_coverage(
     real, generated = _centred(real, generated)
     radii = kth_distances(real, k, block)
     hits, covered = 0, 0
-    for start, distances in _distance_blocks(real, generated, block):
+    for start, distances in distance_blocks(real, generated, block):
         inside = distances < radii[start : start + len(distances), None]
         hits += int(inside.sum())
         covered += int(inside.any(1).sum())
     return hits / (k * len(generated)), covered / len(real)
 
 
+def precision_recall_values(
+    real: torch.Tensor,
+    generated: torch.Tensor,
+    k: int,
+    weights: torch.Tensor,
+    block: int = BLOCK,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both for resamplings of the generated images that are given by multiplicities `weights` [R, M]: [R], [R].
+
+    The balls around generated images are those of the whole set: copies would be their own nearest neighbours.
+    """
+    real, generated = _centred(real, generated)
+    radii = kth_distances(real, k, block)
+    precise = torch.cat([(d <= radii).any(1) for _, d in distance_blocks(generated, real, block)])
+    radii = kth_distances(generated, k, block)
+    recalled = _covered(((d <= radii) for _, d in distance_blocks(real, generated, block)), weights)
+    return weights.to(precise.device) @ precise.to(weights.dtype) / len(generated), recalled / len(real)
+
+
+def density_coverage_values(
+    real: torch.Tensor,
+    generated: torch.Tensor,
+    k: int,
+    weights: torch.Tensor,
+    block: int = BLOCK,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both for resamplings of the generated images that are given by multiplicities `weights` [R, M]: [R], [R]."""
+    real, generated = _centred(real, generated)
+    radii = kth_distances(real, k, block)
+    hits = torch.zeros(len(generated), dtype=weights.dtype, device=real.device)
+    covered = torch.zeros(len(weights), dtype=weights.dtype, device=real.device)
+    for start, distances in distance_blocks(real, generated, block):
+        inside = distances < radii[start : start + len(distances), None]
+        hits += inside.sum(0)
+        covered += _covered(iter([inside]), weights)
+    return weights.to(hits.device) @ hits / (k * len(generated)), covered / len(real)
+
+
+def _covered(inside: Iterator[torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
+    """How many rows of blocks [<= block, M] of true and false are true for an image that is in the resampling: [R]."""
+    total = torch.zeros(len(weights), dtype=weights.dtype)
+    for part in inside:
+        present = (weights > 0).to(part.device, torch.float32)
+        total = total.to(part.device) + ((part.float() @ present.T) > 0).sum(0)
+    return total
+
+
 def _inside(points: torch.Tensor, centres: torch.Tensor, radii: torch.Tensor, block: int) -> float:
-    count = sum(int((d <= radii).any(1).sum()) for _, d in _distance_blocks(points, centres, block))
+    count = sum(int((d <= radii).any(1).sum()) for _, d in distance_blocks(points, centres, block))
     return count / len(points)
 
 
@@ -67,7 +114,7 @@ def _centred(real: torch.Tensor, generated: torch.Tensor) -> tuple[torch.Tensor,
     return real - centre, generated - centre
 
 
-def _distance_blocks(
+def distance_blocks(
     rows: torch.Tensor,
     columns: torch.Tensor,
     block: int,

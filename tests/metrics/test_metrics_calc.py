@@ -142,7 +142,7 @@ def test_list():
     ("args", "message"),
     [
         (["--metrics=fod50"], "unknown metric 'fod50'"),
-        (["--metrics=kid1k_toy", "--data=FOLDER"], "give one of --network, --images and --baseline"),
+        (["--metrics=kid1k_toy", "--data=FOLDER"], "give one of --network, --compare, --images and --baseline"),
         (["--metrics=kid1k_toy", "--baseline=mean"], "--data=ZIP is needed"),
         (["--metrics=kid1k_toy", "--baseline=mean", "--data=nowhere.zip"], "there is no data set at nowhere.zip"),
         (["--metrics=kid1k_toy", "--network=nowhere.pkl"], "nowhere.pkl does not exist"),

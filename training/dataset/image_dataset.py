@@ -115,6 +115,16 @@ class ImageDataset:
         view.__dict__.update(self.__dict__, _xflip=False)
         return view
 
+    def left_out(self) -> "ImageDataset":
+        """The images that `max_size` left out, unmirrored and without labels; UserError if there are none."""
+        others = np.setdiff1d(np.arange(len(self._members)), self._select)
+        if not len(others):
+            raise UserError(f"{self.path}: all of its {len(self._members)} images are used, none is left out")
+        view = ImageDataset.__new__(ImageDataset)
+        cache = _PixelCache(len(others), self._shape)
+        view.__dict__.update(self.__dict__, _xflip=False, _labels=None, _select=others, _cache=cache)
+        return view
+
     def load(self, indices: Sequence[int] | np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """-> images uint8 [N, C, H, W], labels float32 [N, label_dim]. Raises UserError naming a damaged image."""
         wanted = np.asarray(indices, np.int64)

@@ -37,7 +37,17 @@ SCRIPTS: dict[str, click.Command] = {
     "-m training.networks": training.networks.__main__.main,
     "-m training.sampling.demo": training.sampling.demo.main,
 }
-INPUTS = ("--network", "--source", "--target", "--images", "--resume", "--projected-w", "--detector", "--label-file")
+INPUTS = (
+    "--network",
+    "--held-out",
+    "--source",
+    "--target",
+    "--images",
+    "--resume",
+    "--projected-w",
+    "--detector",
+    "--label-file",
+)
 SMALLER = {
     "count": ["--count=8"],
     "bench": ["--seconds=0"],
@@ -128,7 +138,7 @@ class Runner:
                 stand_ins.make(Path(value))
             elif name in INPUTS:
                 stand_ins.make(Path(value.rpartition("=")[2]))
-            elif args[0] in ("show", "verify", "convert", "card") and arg == args[1]:
+            elif arg in _named_files(args):
                 stand_ins.make(Path(arg))
 
     # -- train.py -----------------------------------------------------------------------------------------------------
@@ -242,6 +252,13 @@ def _process(call: Call) -> str:
     )  # fmt: skip
     assert done.returncode == 0, f"{' '.join(call.args)}\n{done.stderr}"
     return done.stdout
+
+
+def _named_files(args: list[str]) -> list[str]:
+    """Files that stand in a command without an option's name before them."""
+    if "--compare" in args:
+        return args[args.index("--compare") + 1 :][:2]
+    return args[1:2] if args[0] in ("show", "verify", "convert", "card") else []
 
 
 def _check_words(script: Path, args: list[str]) -> str:

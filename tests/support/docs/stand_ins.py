@@ -107,6 +107,10 @@ def _cifar10_zip(path: Path) -> None:
     samples.dataset_zip(path, samples.pictures(60), _labels(60))
 
 
+def _unseen(path: Path) -> None:
+    samples.dataset_zip(path, samples.pictures(40, seed=1), _labels(40))
+
+
 def _stl10(path: Path) -> None:
     images = samples.pictures(60, 96, 96)
     parts = {"train": images[:20], "test": images[20:30], "unlabeled": images[30:]}
@@ -166,6 +170,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "cat": _folder_of(512, 512, count=4),
     "photos*": _folder_of(80, 60, "jpg"),
     "my-samples": _folder_of(32, 32, count=64),
+    "unseen-pictures.zip": _unseen,
     "picture.png": _picture,
     "*.pth": lambda path: torch.save(torch.randn(3 * 64 * 64, 8), path),
 }

@@ -1,0 +1,1 @@
+"""What metrics/evaluate.py is made of: settings, checks, one evaluation, and two networks side by side."""
