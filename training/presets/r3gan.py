@@ -14,7 +14,7 @@ from training.schedule import Ramp
 _CHANNELS_PER_GROUP = 8
 
 
-def _augmentations() -> AugmentConfig:
+def augmentations() -> AugmentConfig:
     """Geometric transforms and cutout in full, colours half as often."""
     pipe = replace(AUGMENT_PRESETS["bgc"], cutout=1.0)
     for colour in ("brightness", "contrast", "lumaflip", "hue", "saturation"):
@@ -54,7 +54,7 @@ def _r3gan(
         D_opt=optimizer(),
         loss=RelativisticConfig(gamma=ramp(gamma, gamma / 10)),
         ema=EmaConfig(half_life_kimg=ramp(0, ema_mimg * 1000), rampup=None),
-        ada=AdaConfig(mode="fixed", p=ramp(0, p), pipe=_augmentations()),
+        ada=AdaConfig(mode="fixed", p=ramp(0, p), pipe=augmentations()),
     )
 
 
