@@ -109,7 +109,7 @@ def check_job(job: Job) -> None:
         raise UserError("give one of --network, --compare, --images and --baseline to say what is measured")
     if job.network is None and job.compare is None and job.data is None:
         raise UserError("--data=ZIP is needed to compare with, unless --network tells which data it was trained on")
-    if job.bootstrap == 1 or (job.bootstrap == 0 and job.compare):
+    if job.bootstrap is not None and job.bootstrap < 2 and (job.bootstrap or job.compare):
         raise UserError(f"--bootstrap={job.bootstrap}: a deviation wants 2 resamplings or more")
     if job.held_out is not None and not _knows_held_out(job):
         raise UserError("--held-out is for metrics such as mem5k_lite0, and none of these looks at it")

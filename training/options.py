@@ -326,6 +326,8 @@ def check_config(cfg: TrainingConfig) -> tuple[int, int]:
     check_ramps(cfg)
     if len(set(cfg.ema.posthoc)) != len(cfg.ema.posthoc) or len(cfg.ema.posthoc) > MAX_AVERAGES:
         raise UserError(f"ema.posthoc={list(cfg.ema.posthoc)}: at most {MAX_AVERAGES} lengths, each once")
+    if cfg.ema.posthoc_kimg is not None and not cfg.ema.posthoc:
+        raise UserError(f"ema.posthoc_kimg={cfg.ema.posthoc_kimg:g}: there is nothing to store without --posthoc-ema=1")
     if isinstance(cfg.ada.p, Ramp) and cfg.ada.mode != "fixed":
         raise UserError(f"ada.p is a ramp, which needs --aug=fixed, not --aug={cfg.ada.mode}")
     if cfg.data.mirror and not build_space(cfg.G.space).may_mirror:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from dnnlib import UserError
 from metrics.sources import ImageSet
 
 DEFAULT_BATCH = 64
@@ -38,3 +39,7 @@ class Settings:
     bootstrap: int = 0
     split: Split | None = None
     progress: Callable[[str, int, int], None] = no_progress
+
+    def __post_init__(self) -> None:
+        if self.bootstrap == 1:
+            raise UserError("--bootstrap=1: a deviation wants 2 resamplings or more")

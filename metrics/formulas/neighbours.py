@@ -61,7 +61,7 @@ def precision_recall_values(
     generated: torch.Tensor,
     k: int,
     weights: torch.Tensor,
-    block: int = BLOCK,
+    block: int = BLOCK // 4,  # as numbers, not bits, they take more memory here
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Both for resamplings of the generated images that are given by multiplicities `weights` [R, M]: [R], [R].
 
@@ -80,7 +80,7 @@ def density_coverage_values(
     generated: torch.Tensor,
     k: int,
     weights: torch.Tensor,
-    block: int = BLOCK,
+    block: int = BLOCK // 4,  # as numbers, not bits, they take more memory here
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Both for resamplings of the generated images that are given by multiplicities `weights` [R, M]: [R], [R]."""
     real, generated = _centred(real, generated)

@@ -1,6 +1,7 @@
 """Post-hoc EMA: the profiles, the combination of stored averages, what a run keeps, and the command."""
 
 import copy
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import torch
 from click.testing import CliRunner
 from scipy.integrate import quad
 from support.small_generators import small_generator
-from support.tiny_runs import everything, recipe, train_in, trainer
+from support.tiny_runs import EMOJI, everything, recipe, train_in, trainer
 
 import calc_metrics
 import generate
@@ -22,6 +23,7 @@ from training.ema import posthoc, power
 from training.ema.averages import PowerAverages
 from training.ema.power import Profile, coefficients, decay, exponent, inner_product
 from training.networks.__main__ import main
+from training.options import OPTIONS, check_config, resolve
 from training.run.checkpoint import thin_snapshots
 
 ROOT = Path(__file__).parents[2]
@@ -279,5 +281,23 @@ def test_averages_cannot_begin_in_the_middle():
         kept.load_state(damaged)
 
 
-def test_the_papers_lengths_are_the_default():
-    assert power.DEFAULT_LENGTHS == (0.05, 0.10)
+def test_the_option():
+    values = dict.fromkeys([o.name for o in OPTIONS]) | {"data": EMOJI}
+    on, _ = resolve("demo", 1, values | {"posthoc_ema": True}, [])
+    off, _ = resolve("demo", 1, values, [])
+    assert (on.ema.posthoc, off.ema.posthoc) == (power.DEFAULT_LENGTHS, ())
+    assert power.DEFAULT_LENGTHS == (0.05, 0.10), "the paper's"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["ema.posthoc=[0.05,0.05]"], "at most 4 lengths, each once"),
+        (["ema.posthoc=[0.02,0.05,0.1,0.15,0.2]"], "at most 4 lengths, each once"),
+        (["ema.posthoc=[0.3]"], "0.3 is not from 0.01 to 0.25"),
+        (["ema.posthoc_kimg=1"], "nothing to store without --posthoc-ema=1"),
+    ],
+)
+def test_settings_that_make_no_sense(settings, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        check_config(recipe("ada", *settings))
