@@ -69,8 +69,6 @@ class Session:
         self.tick += 1
         self.next_tick = self.trainer.nimg + self.cfg.kimg_per_tick * 1000
         if is_due:
-            if done or self.cfg.ema.posthoc_kimg is None:
-                self._save_averages()
             self.snapshot()
         self.watch.end_maintenance()
 
@@ -109,13 +107,15 @@ class Session:
             self.recorder.say(warning)
 
     def snapshot(self) -> None:
-        """Pictures, the network file, the state to continue from, then the metrics and the report."""
+        """Pictures, the network file, averages, the state to continue from, then the metrics and the report."""
         trainer = self.trainer
         self.last_snapshot = f"network-snapshot-{trainer.nimg // 1000:06d}.pkl"
         if not trainer.health.bad_steps:
             trainer.health.last_good = self.last_snapshot
         self.recorder.save_pictures(trainer)
         self.recorder.save_networks(trainer, self.last_snapshot, self.measured_set)
+        if self.cfg.ema.posthoc_kimg is None or trainer.nimg >= self.cfg.total_kimg * 1000:
+            self._save_averages()
         if not trainer.health.bad_steps:  # a run that has lost its way continues from before
             self.save_state(is_maintenance=True)
         if self.cfg.metrics:

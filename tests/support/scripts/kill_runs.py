@@ -26,23 +26,26 @@ SNAPSHOTS = 4  # of the run: at the start and at the end of each of 3 ticks
 
 
 class Lines:
-    """Counts the lines that run within snapshot number `snapshot`; at line `fatal` the process dies."""
+    """Counts the lines that run within snapshot number `snapshot` (None: each); at line `fatal` the process dies."""
 
-    def __init__(self, snapshot: int, fatal: int | None):
+    def __init__(self, snapshot: int | None, fatal: int | None):
         self.snapshot, self.fatal, self.count, self._seen = snapshot, fatal, 0, -1
+        self.counts: list[int] = []  # of each snapshot
 
     def install(self) -> "Lines":
         lines, original = self, Session.snapshot
 
         def snapshot(session: Session) -> None:
             lines._seen += 1
-            if lines._seen != lines.snapshot:
+            if lines.snapshot not in (None, lines._seen):
                 return original(session)
+            lines.count = 0
             sys.settrace(lines._trace)
             try:
                 return original(session)
             finally:
                 sys.settrace(None)
+                lines.counts.append(lines.count)
 
         Session.snapshot = snapshot  # type: ignore[method-assign]
         return self
@@ -73,10 +76,11 @@ def in_child(work: Any, *args: Any) -> int:
 def ranks(folder: Path, lines: list[Lines]) -> None:
     """What each process of a run does; `lines` are for each of them."""
     mine = lines[distributed.rank()].install()
-    found = everything(ranks_train_in(folder, recipe("ada", f"gpus={len(lines)}")))
+    cfg = recipe("ada", f"gpus={len(lines)}", "ema.posthoc=[0.05,0.1]")
+    found = everything(ranks_train_in(folder, cfg))
     if distributed.rank() == 0:
         torch.save(found, folder / "end.pt")
-    (folder / f"lines{distributed.rank()}.json").write_text(json.dumps(mine.count))
+    (folder / f"lines{distributed.rank()}.json").write_text(json.dumps(mine.counts))
 
 
 def run(folder: Path, lines: list[Lines]) -> None:
@@ -89,6 +93,11 @@ def differences(a: Path, b: Path) -> list[str]:
     ticks = [json.loads(line)["Progress/tick"]["mean"] for line in (b / "stats.jsonl").read_text().splitlines()]
     if ticks != [0, 1, 2, 3]:
         found.append(f"stats.jsonl has ticks {ticks}")
+    averages = [{path.name: path.read_bytes() for path in folder.glob("ema-*")} for folder in (a, b)]
+    if averages[0] != averages[1] or len(averages[0]) != 2 * (
+        SNAPSHOTS - 1
+    ):  # at the start there is nothing to average
+        found.append("the stored averages")
     if list(b.glob(".*.part")):
         found.append("a temporary file is left")
     return found
@@ -96,18 +105,19 @@ def differences(a: Path, b: Path) -> list[str]:
 
 def main(seed: int, count: int, work: Path, processes: int = 1) -> int:
     work.mkdir(parents=True, exist_ok=True)
-    assert in_child(run, work / "reference", [Lines(1, None) for _ in range(processes)]) == 0
+    assert in_child(run, work / "reference", [Lines(None, None) for _ in range(processes)]) == 0
     counts = [json.loads((work / "reference" / f"lines{rank}.json").read_text()) for rank in range(processes)]
     rnd = random.Random(seed)
     failures = 0
     for i in range(count):
         folder, snapshot, rank = work / f"run{i}", rnd.randrange(SNAPSHOTS), rnd.randrange(processes)
-        fatal = rnd.randint(1, counts[rank])
+        lines = counts[rank][snapshot]  # at the start there are no averages to store
+        fatal = rnd.randint(1, lines)
         status = in_child(run, folder, [Lines(snapshot, fatal if r == rank else None) for r in range(processes)])
         status_after = in_child(run, folder, [Lines(-2, None) for _ in range(processes)])
         wrong = differences(work / "reference", folder) if status_after == 0 else ["it did not go on"]
         print(
-            f"run {i}: process {rank}, snapshot {snapshot}, line {fatal} of {counts[rank]}: status {status}, "
+            f"run {i}: process {rank}, snapshot {snapshot}, line {fatal} of {lines}: status {status}, "
             f"{wrong or 'equal'}",
             flush=True,
         )
