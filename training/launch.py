@@ -122,7 +122,7 @@ def _train(
         recorder.say(f"continuing {where} from kimg {trainer.nimg / 1000:.1f}; --new starts afresh")
     elif cfg.resume:
         recorder.say(_transfer(trainer, cfg.resume))
-    recorder.say(f"training in {where}: {len(dataset)} images of {_size(dataset.image_shape)}")
+    recorder.say(f"training in {where}")
     stopped_by = session.run(stop)
     recorder.say(_last_words(where, stopped_by, trainer.nimg))
 
@@ -149,8 +149,3 @@ def _set_backends(cfg: TrainingConfig) -> None:
     torch.backends.cudnn.benchmark = not cfg.nobench
     torch.backends.cuda.matmul.allow_tf32 = cfg.allow_tf32
     torch.backends.cudnn.allow_tf32 = cfg.allow_tf32
-
-
-def _size(shape: tuple[int, int, int]) -> str:
-    channels, height, width = shape
-    return f"{width}x{height}, {channels} channel{'s' * (channels > 1)}"
