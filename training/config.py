@@ -88,6 +88,7 @@ class TrainingConfig:
     compile: bool = False  # torch.compile for the main phases
     nhwc: bool = False  # keep convolution tensors channels-last
     nobench: bool = False  # CUDA: don't let cuDNN pick algorithms by timing
+    deterministic: bool = False  # only algorithms that give the same bits again, also on a GPU; slower there
     allow_tf32: bool = False  # CUDA: TensorFloat-32 in matrix products and convolutions
     data: DataConfig = field(default_factory=DataConfig)
     G: GeneratorConfig = field(default_factory=StyleformerConfig)
