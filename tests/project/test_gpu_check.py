@@ -46,8 +46,8 @@ def test_a_step_that_trains(name, tmp_path):
         assert measured["largest relative difference"] == {"continued": 0.0, "repeated": 0.0}
     if name == "processes":
         assert measured["processes"] == 2
-        assert measured["from one process"]["torchrun"] == 0
-        assert measured["from one process"]["many"] < 1e-5
+        assert measured["from one process"]["torchrun"] < 1e-4
+        assert measured["from one process"]["many"] < 1e-4
 
 
 def test_a_failure_is_one_line_and_an_exit_status(tmp_path, monkeypatch):
