@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from dnnlib.cli import PATH, Command
@@ -83,16 +84,22 @@ def neighbours(G: Generator, dataset: ImageDataset, rows: int = 3) -> Image.Imag
     """Samples of seeds 0, 1, ..., and under each the training picture at the smallest distance in pixels."""
     reals, _ = dataset.load(range(len(dataset)))
     flat = reals.flatten(1).float()
-    labels = LabelOptions(0 if G.c_dim and G.label_vectors is None else None)
     cells: list[list[Image.Image]] = []
     for row in range(rows):
         seeds = range(row * COLUMNS, (row + 1) * COLUMNS)
-        rows_of_c = labels.of_seeds(G, seeds).split(1)
+        rows_of_c = _labels(G, seeds).split(1)
         samples = torch.stack([image_of_seed(G, seed, c) for seed, c in zip(seeds, rows_of_c)])
         nearest = torch.cdist(samples.flatten(1).float(), flat).argmin(1)
         for images in (samples, reals[nearest]):
             cells.append([enlarged(to_pil(image), SCALE) for image in images])
     return labelled_sheet(cells, row_labels=["sample", "nearest"] * rows)
+
+
+def _labels(G: Generator, seeds: range) -> torch.Tensor:
+    """Labels [N, c_dim]: all classes in turn, or what the network was trained on."""
+    if G.c_dim and G.label_vectors is None:
+        return F.one_hot(torch.tensor(seeds) % G.c_dim, G.c_dim).float()
+    return LabelOptions().of_seeds(G, seeds)
 
 
 def verdict(run: Path, snapshot: str, G: Generator, dataset: ImageDataset, thousands: int) -> str:
