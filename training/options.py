@@ -162,7 +162,12 @@ OPTIONS: list[Option] = [
     ),
     Option("--precision", click.Choice(list(DTYPES)), "Of the highest resolutions of both networks", "precision"),
     Option("--fp32", bool, "Float32 throughout, and no clamping of layer outputs", apply=_fp32),
-    Option("--nhwc", bool, "Channels-last memory layout in the discriminator", "nhwc"),
+    Option(
+        "--nhwc",
+        bool,
+        "Channels-last memory layout in the discriminator  [default: on a GPU in half precision]",
+        "nhwc",
+    ),
     Option("--compile", bool, "torch.compile for the main phases (not R1, path length)", "compile"),
     Option("--workers", click.IntRange(min=0), "Processes that decode images ahead, per GPU", "workers"),
     Option("--wandb", str, "Report to this project of Weights & Biases", "wandb"),

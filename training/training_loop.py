@@ -28,7 +28,7 @@ from training.step.feed import Feed
 from training.step.gradients import keyed_seed, sync_gradients
 from training.step.health import Health
 from training.step.players import Player
-from training.step.precision import apply_precision
+from training.step.precision import apply_precision, is_channels_last
 
 _COUNTERS = ("step_count", "nimg", "bad_gradients")
 _REVIEW_STEPS = 16  # between looks at what the device found: each makes the host wait for it
@@ -68,7 +68,7 @@ class Trainer:
             "D": Player.of(self.D, cfg.D_opt, self.objective.lazy_interval("D")),
         }
         apply_precision(self.G, self.D, cfg)
-        if cfg.nhwc:
+        if is_channels_last(cfg, self.device):
             self.D.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if cfg.compile:
             compile_first_order(self.objective)

@@ -15,7 +15,7 @@ from training.networks.generators.styleformer import StyleformerConfig, Synthesi
 from training.networks.generators.styleformer_c import StyleformerCConfig
 from training.networks.generators.stylegan2 import StyleGAN2Config
 from training.networks.generators.stylenat import StyleNATConfig
-from training.step.precision import apply_precision
+from training.step.precision import apply_precision, is_channels_last
 
 ROUNDING = {"bfloat16": 2**-8, "float16": 2**-11}  # unit roundoff
 # Half precision may err so many times as much as random relative changes of one roundoff at every layer's inputs and
@@ -179,6 +179,20 @@ def test_channels_last_is_the_same_within_rounding():
     assert b.D.b16.conv0.weight.is_contiguous(memory_format=torch.channels_last)
     for phase in range(4):
         assert error(gradient(b, phase), gradient(a, phase)) <= 1e-4, a.phases[phase].name
+
+
+@pytest.mark.parametrize(
+    ("nhwc", "precision", "device", "expected"),
+    [
+        (None, "bfloat16", "cuda", True),
+        (None, "float32", "cuda", False),
+        (None, "float16", "cpu", False),
+        (False, "float16", "cuda", False),
+        (True, "float32", "cpu", True),
+    ],
+)
+def test_channels_last_by_default_where_tensor_cores_want_it(nhwc, precision, device, expected):
+    assert is_channels_last(TrainingConfig(nhwc=nhwc, precision=precision), torch.device(device)) is expected
 
 
 @pytest.mark.parametrize(
