@@ -23,7 +23,7 @@ demo: setup
 	$(BIN)/python -m training.sampling.demo --run=$$run
 
 test: setup
-	$(BIN)/python -m pytest -m 'not soak' -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: setup
 	$(BIN)/ruff format --check .

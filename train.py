@@ -11,7 +11,7 @@ from typing import Any
 import click
 import torch
 
-from dnnlib.cli import PATH, Command
+from dnnlib.cli import PATH, Command, say
 from dnnlib.config import to_dict
 from dnnlib.errors import UserError
 from dnnlib.plugins import import_file
@@ -86,7 +86,7 @@ def main(
     assert dataset is not None
     settle_metrics(cfg, is_asked_for=values["metrics"] is not None)
     if distributed.is_first_process():
-        print_config(cfg, *sizes)
+        print_overview(cfg, dataset, *sizes)
         say_what_has_no_effect(cfg)
     launch(cfg, Place(outdir, run_description(dataset.name, cfg), folder, is_new), plugins, dataset)
 
@@ -123,6 +123,26 @@ def print_config(cfg: TrainingConfig, g_size: int, d_size: int) -> None:
     click.echo(json.dumps(to_dict(cfg), indent=2))
     click.echo(f"G: {cfg.G.kind}, {g_size:,} parameters")
     click.echo(f"D: {cfg.D.kind}, {d_size:,} parameters")
+
+
+def print_overview(cfg: TrainingConfig, dataset: ImageDataset, g_size: int, d_size: int) -> None:
+    """What matters of a run at a glance; the run folder's training_options.json has all of it."""
+    channels, height, width = dataset.image_shape
+    labels = f"labels of length {dataset.label_dim}" if dataset.label_dim else "without labels"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    lines = {
+        "preset": cfg.preset,
+        "data": f"{len(dataset):,} images of {width}x{height}, {channels} channels, {labels}: {dataset.path}",
+        "G": f"{cfg.G.kind}, {g_size:,} parameters",
+        "D": f"{cfg.D.kind}, {d_size:,} parameters",
+        "objective": f"{cfg.loss.kind}, augmentation {cfg.ada.mode}",
+        "length": f"{cfg.total_kimg:,g} kimg in batches of {cfg.batch}",
+        "computes": f"in {cfg.precision} on {gpu or f'the CPU, {torch.get_num_threads()} threads'}"
+        + (f", {cfg.gpus} processes" if cfg.gpus > 1 else ""),
+        "metrics": ", ".join(cfg.metrics) or "none",
+    }
+    for name, value in lines.items():
+        say(f"{name:10} {value}")
 
 
 def say_what_has_no_effect(cfg: TrainingConfig) -> None:

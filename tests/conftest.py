@@ -1,6 +1,8 @@
 """Shared by all tests: the checkout on the path, one thread of work per core, a fixed seed before each test."""
 
 import os
+import platform
+import re
 import sys
 from pathlib import Path
 
@@ -18,3 +20,19 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
+    """What the machine is, when something failed: numbers differ between processors."""
+    if exitstatus:
+        settings = {
+            name: value for name, value in os.environ.items() if re.search(r"_ISA$|CAPABILITY$|_NUM_THREADS$", name)
+        }
+        cpuinfo = Path("/proc/cpuinfo")
+        found = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
+        terminalreporter.section("machine")
+        terminalreporter.line(
+            f"{found[1] if found else platform.machine()}, {os.cpu_count()} cores, "
+            f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+            f"Python {platform.python_version()}, {settings or 'no settings of instruction sets or threads'}"
+        )

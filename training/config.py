@@ -89,8 +89,9 @@ class TrainingConfig:
     precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of the highest resolutions
     half_resolutions: Layers = 4  # so many of them in G and in D, if precision is not float32
     compile: bool = False  # torch.compile for the main phases
-    nhwc: bool = False  # keep convolution tensors channels-last
+    nhwc: bool | None = None  # keep D's convolution tensors channels-last; None: on a GPU in half precision
     nobench: bool = False  # CUDA: don't let cuDNN pick algorithms by timing
+    deterministic: bool = False  # only algorithms that give the same bits again, also on a GPU; slower there
     allow_tf32: bool = False  # CUDA: TensorFloat-32 in matrix products and convolutions
     data: DataConfig = field(default_factory=DataConfig)
     G: GeneratorConfig = field(default_factory=StyleformerConfig)

@@ -1,6 +1,8 @@
 """Starts or continues a run, in as many processes as it asks for."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,8 +124,9 @@ def _train(
         recorder.say(f"continuing {where} from kimg {trainer.nimg / 1000:.1f}; --new starts afresh")
     elif cfg.resume:
         recorder.say(_transfer(trainer, cfg.resume))
-    recorder.say(f"training in {where}: {len(dataset)} images of {_size(dataset.image_shape)}")
-    stopped_by = session.run(stop)
+    recorder.say(f"training in {where}")
+    with _out_of_memory_explained(cfg):
+        stopped_by = session.run(stop)
     recorder.say(_last_words(where, stopped_by, trainer.nimg))
 
 
@@ -136,6 +139,21 @@ def _transfer(trainer: Trainer, source: str) -> str:
     return message
 
 
+@contextmanager
+def _out_of_memory_explained(cfg: TrainingConfig) -> Iterator[None]:
+    """A GPU that is too small is answered with the largest micro-batch of at most half the images."""
+    try:
+        yield
+    except torch.OutOfMemoryError as e:
+        own = cfg.batch // cfg.gpus
+        fits = next((n for n in range(cfg.micro_batch // 2, 0, -1) if own % n == 0), None)
+        smaller = f"try --batch-gpu={fits}, the same batch in smaller parts" if fits else "take smaller networks"
+        raise UserError(
+            f"the GPU's memory is too small for micro-batches of {cfg.micro_batch}: {smaller}; "
+            "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True may also help where memory is fragmented"
+        ) from e
+
+
 def _last_words(folder: Path | str, stopped_by: str | None, nimg: int) -> str:
     if stopped_by is None:
         return f"done: {folder}"
@@ -146,11 +164,9 @@ def _last_words(folder: Path | str, stopped_by: str | None, nimg: int) -> str:
 
 
 def _set_backends(cfg: TrainingConfig) -> None:
-    torch.backends.cudnn.benchmark = not cfg.nobench
+    if cfg.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts; without it cuBLAS refuses
+    torch.use_deterministic_algorithms(cfg.deterministic)
+    torch.backends.cudnn.benchmark = not (cfg.nobench or cfg.deterministic)
     torch.backends.cuda.matmul.allow_tf32 = cfg.allow_tf32
     torch.backends.cudnn.allow_tf32 = cfg.allow_tf32
-
-
-def _size(shape: tuple[int, int, int]) -> str:
-    channels, height, width = shape
-    return f"{width}x{height}, {channels} channel{'s' * (channels > 1)}"

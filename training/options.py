@@ -170,7 +170,12 @@ OPTIONS: list[Option] = [
     ),
     Option("--precision", click.Choice(list(DTYPES)), "Of the highest resolutions of both networks", "precision"),
     Option("--fp32", bool, "Float32 throughout, and no clamping of layer outputs", apply=_fp32),
-    Option("--nhwc", bool, "Channels-last memory layout in the discriminator", "nhwc"),
+    Option(
+        "--nhwc",
+        bool,
+        "Channels-last memory layout in the discriminator  [default: on a GPU in half precision]",
+        "nhwc",
+    ),
     Option("--compile", bool, "torch.compile for the main phases (not R1, path length)", "compile"),
     Option("--workers", click.IntRange(min=0), "Processes that decode images ahead, per GPU", "workers"),
     Option("--wandb", str, "Report to this project of Weights & Biases", "wandb"),
@@ -255,6 +260,8 @@ def _data_config(chosen: Preset, given: dict[Option, Any], settings: Sequence[st
     """Which data: needed before the preset, which may depend on the images' size."""
     holder = TrainingConfig()
     holder.data.path, holder.data.mirror = chosen.data or "", chosen.mirror
+    is_own = not any(option.field == "data.path" for option in given)
+    holder.data.use_labels = chosen.labels and is_own and not any(s.startswith("data.path") for s in settings)
     for option, value in given.items():
         if option.field is not None and option.field.startswith("data."):
             _assign(holder, option.field, value)

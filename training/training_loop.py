@@ -7,7 +7,6 @@ any number of processes and a resumed run train the same.
 import copy
 from typing import Any
 
-import numpy as np
 import torch
 
 from torch_utils import distributed
@@ -30,9 +29,10 @@ from training.step.feed import Feed
 from training.step.gradients import keyed_seed, sync_gradients
 from training.step.health import Health
 from training.step.players import Player
-from training.step.precision import apply_precision
+from training.step.precision import apply_precision, is_channels_last
 
 _COUNTERS = ("step_count", "nimg", "bad_gradients")
+_REVIEW_STEPS = 16  # between looks at what the device found: each makes the host wait for it
 
 
 class Trainer:
@@ -43,8 +43,10 @@ class Trainer:
         self.step_count = 0
         self.nimg = 0  # images seen so far; also the position in the training order
         self.bad_gradients = 0  # gradient values that were not finite
-        self.is_step_finite = True  # the losses of the current step so far
         self.health = Health()
+        self._are_finite: list[torch.Tensor] = []  # per step that has not been reviewed: were its losses all finite?
+        self._finite_losses: list[torch.Tensor] = []  # per phase of the current step
+        self._bad_gradients = torch.zeros([], dtype=torch.int64, device=device)  # of these steps
         self.feed = Feed(cfg, dataset, device)
         self.stats = Collector(device)
         self.means = BatchMean()
@@ -68,7 +70,7 @@ class Trainer:
             "D": Player.of(self.D, cfg.D_opt, self.objective.lazy_interval("D")),
         }
         apply_precision(self.G, self.D, cfg)
-        if cfg.nhwc:
+        if is_channels_last(cfg, self.device):
             self.D.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if cfg.compile:
             compile_first_order(self.objective)
@@ -77,7 +79,7 @@ class Trainer:
 
     def step(self) -> None:
         """One batch: every phase that is due, then what follows from the whole batch."""
-        self.is_step_finite = True
+        self._finite_losses.clear()
         self.objective.nimg = self.nimg
         if isinstance(self.cfg.ada.p, Ramp):
             self.augment.p.fill_(at(self.cfg.ada.p, self.nimg))
@@ -89,7 +91,9 @@ class Trainer:
         self.step_count += 1
         self.nimg += self.cfg.batch
         self._adapt_augmentation()
-        self.health.after_step(self.is_step_finite, self.nimg)
+        self._are_finite.append(torch.stack(self._finite_losses).all())
+        if self.step_count % _REVIEW_STEPS == 0:
+            self.review()
 
     def _run_phase(self, index: int, phase: PhaseSpec) -> None:
         player = self.players[phase.player]
@@ -104,8 +108,8 @@ class Trainer:
             loss.backward()
             total += loss.detach()
         player.set_trainable(False)
-        self.is_step_finite &= bool(distributed.all_sum(total).isfinite())
-        self.bad_gradients += sync_gradients(player.parameters)
+        self._finite_losses.append(distributed.all_sum(total).isfinite())
+        self._bad_gradients += sync_gradients(player.parameters)
         player.update(self.nimg, clip=not phase.lazy)
 
     def _micro_batch(self, micro: int, needs_reals: bool) -> MicroBatch:
@@ -120,6 +124,17 @@ class Trainer:
             return MicroBatch(gen_c)
         images, labels = self.feed.get(self.nimg, micro)
         return MicroBatch(gen_c, self.G.space.to_network(images), labels)
+
+    def review(self) -> None:
+        """Looks at what the steps since the last review came to. UserError once losses have stayed non-finite."""
+        if not self._are_finite:
+            return
+        found = torch.stack(self._are_finite).tolist()
+        self._are_finite.clear()
+        self.bad_gradients += int(self._bad_gradients)
+        self._bad_gradients.zero_()
+        for steps_ago, is_finite in zip(reversed(range(len(found))), found):
+            self.health.after_step(is_finite, self.nimg - steps_ago * self.cfg.batch)
 
     @torch.no_grad()
     def _update_ema(self) -> None:
@@ -138,14 +153,15 @@ class Trainer:
         sign = self.means.take("sign_real")
         if sign is None:
             return
-        step = np.sign(float(sign) - ada.target) * self.cfg.batch * ada.interval / (ada.speed_kimg * 1000)
-        p = max(float(self.augment.p) + step, 0.0)
-        self.augment.p.fill_(min(p, ada.p_max) if ada.p_max is not None else p)
+        step = self.cfg.batch * ada.interval / (ada.speed_kimg * 1000)
+        p = self.augment.p.double() + (sign.double() - ada.target).sign() * step
+        self.augment.p.copy_(p.clamp(0.0, ada.p_max).squeeze())
 
     # -- figures --------------------------------------------------------------------------------------------------
 
     def end_tick(self, values: dict[str, float]) -> tuple[Stats, str | None]:
         """Statistics since the last tick together with `values`, and a warning where the run goes astray."""
+        self.review()
         own = {"Progress/augment": float(self.augment.p), "Progress/nonfinite_gradients": self.bad_gradients}
         scheduled = {f"Schedule/{name}": at(ramp, self.nimg) for name, ramp in ramps(self.cfg)}
         for name, value in (own | scheduled | values).items():
@@ -157,6 +173,7 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Everything that training goes on from, as plain data; needs no random generators, whose draws are keyed."""
+        self.review()
         return {
             "modules": {name: module.state_dict() for name, module in self.modules().items()},
             "optimizers": {name: optimizer_state(p.optimizer, p.module) for name, p in self.players.items()},

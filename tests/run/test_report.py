@@ -94,6 +94,16 @@ def test_a_run_with_metrics_names_the_best(run):
     assert "Smaller is better." in found.text
 
 
+def test_final_figures_are_those_of_the_newest_network_beside_the_baselines(run):
+    add_metrics(run)
+    with open(run / "metric-fid50k_full.jsonl", "a") as f:
+        f.write(json.dumps({"results": {"fid50k_full": 1.25}, "snapshot_pkl": None, "generated": "PCAGaussian"}) + "\n")
+    found = page(run).partition("Final figures")[2].partition("</table>")[0]
+    assert re.findall(r"<th>(.*?)</th>", found) == ["", "network-snapshot-000012.pkl", "PCAGaussian"]
+    assert re.findall(r"<td>(.*?)</td>", found) == ["fid50k_full", "4", "1.25"]
+    assert "<b>1.25</b>" not in page(run), "a baseline is not the run's best"
+
+
 def test_the_page_loads_nothing(run):
     add_metrics(run)
     text = page(run)

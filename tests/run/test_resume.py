@@ -272,10 +272,10 @@ def test_losses_that_stay_non_finite_end_the_run(monkeypatch):
     assert t.health.bad_steps == 0
     with torch.no_grad():
         t.D.b4.out.weight.fill_(float("nan"))
-    t.step()
-    t.step()
-    with pytest.raises(UserError, match="last good snapshot is network-snapshot-000123.pkl"):
+    for _ in range(3):
         t.step()
+    with pytest.raises(UserError, match=r"at kimg 0.0\); the last good snapshot is network-snapshot-000123.pkl"):
+        t.review()
     assert t.bad_gradients > 0
     assert all(p.isfinite().all() for p in t.G.parameters())
 

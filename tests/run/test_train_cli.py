@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
 import train
+from training.training_loop import Trainer
 
 ROOT = Path(__file__).parents[2]
 EMOJI = str(ROOT / "datasets" / "noto-emoji-32.zip")
@@ -282,3 +284,32 @@ class MyGenerator(Generator):
     args = ["generate.py", f"--outdir={tmp_path}/out", "--seeds=0", f"--network={network}"]
     assert run(*args, f"--import={tmp_path}/mine.py").returncode == 0
     assert_refused(run(*args), "mine")
+
+
+@pytest.mark.parametrize(("batch", "answer"), [(6, "try --batch-gpu=3,"), (1, "take smaller networks")])
+def test_a_gpu_that_is_too_small_is_one_line(tmp_path, monkeypatch, batch, answer):
+    def fails(self):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(Trainer, "step", fails)
+    done = call(f"--data={EMOJI}", *TINY, f"--batch={batch}", f"--outdir={tmp_path}", "--kimg=1")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"Error: the GPU's memory is too small for micro-batches of {batch}: {answer}")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_deterministic_algorithms_by_choice(tmp_path, monkeypatch, deterministic):
+    seen = []
+
+    def step(self):
+        seen.append((torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark))
+        self.nimg += 1000
+
+    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")  # also puts back what the command sets
+    setting = f"--set=deterministic={str(deterministic).lower()}"
+    done = call(f"--data={EMOJI}", *TINY, "--batch=1", f"--outdir={tmp_path}", "--kimg=1", setting)
+    torch.use_deterministic_algorithms(False)
+    assert done.returncode == 0, done.stderr
+    assert seen == [(deterministic, not deterministic)]

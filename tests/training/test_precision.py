@@ -15,11 +15,13 @@ from training.networks.generators.styleformer import StyleformerConfig, Synthesi
 from training.networks.generators.styleformer_c import StyleformerCConfig
 from training.networks.generators.stylegan2 import StyleGAN2Config
 from training.networks.generators.stylenat import StyleNATConfig
-from training.step.precision import apply_precision
+from training.step.precision import apply_precision, is_channels_last
 
-OUTPUTS = {"bfloat16": 0.02, "float16": 0.005}
-GRADIENTS = {"bfloat16": 0.15, "float16": 0.03}
-REGULARISERS = {"bfloat16": 0.15, "float16": 0.1}  # second derivatives: small values, where float16 has few bits
+ROUNDING = {"bfloat16": 2**-8, "float16": 2**-11}  # unit roundoff
+# Half precision may err so many times as much as random relative changes of one roundoff at every layer's inputs and
+# outputs do in float32. Measured: up to 3 times; processors differ in where else they round.
+MARGIN = 6
+TRIALS = 3  # of such changes; the worst counts
 SETTINGS = {
     "ada": ("D.channel_base=512", "D.channel_max=32", "D.mbstd_group_size=4", "half_resolutions=2"),
     "bcr": ("D.channels=[16,32,32]", "D.mbstd_group_size=4", "half_resolutions=2"),
@@ -38,6 +40,35 @@ def error(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a.double() - b.double()).norm() / b.double().norm())
 
 
+class Rounded(torch.autograd.Function):
+    """Changes every value, and every gradient, by up to one roundoff, at random."""
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, roundoff: float, random: torch.Generator) -> torch.Tensor:
+        ctx.how = roundoff, random
+        return x * (1 + roundoff * (2 * torch.rand(x.shape, generator=random) - 1))
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor):
+        return Rounded.apply(grad, *ctx.how), None, None
+
+
+def disturb(network: torch.nn.Module, dtype: str, trial: int, resolutions: int = 2) -> None:
+    """Makes the layers of the highest resolutions round, in float32, what a lower precision would round."""
+    random = torch.Generator().manual_seed(trial)
+
+    def rounded(value):
+        is_number = isinstance(value, torch.Tensor) and value.is_floating_point()
+        return Rounded.apply(value, ROUNDING[dtype], random) if is_number else value
+
+    for module in (
+        m for group in network.resolution_modules()[-resolutions:] for part in group for m in part.modules()
+    ):
+        if not list(module.children()):
+            module.register_forward_pre_hook(lambda module, inputs: tuple(map(rounded, inputs)))
+            module.register_forward_hook(lambda module, inputs, output: rounded(output))
+
+
 def gradient(t, phase: int) -> torch.Tensor:
     """All gradients of one phase, without the step."""
     found: list[torch.Tensor] = []
@@ -52,24 +83,28 @@ def gradient(t, phase: int) -> torch.Tensor:
     return torch.cat(found)
 
 
-@pytest.mark.parametrize("dtype", list(OUTPUTS))
+@pytest.mark.parametrize("dtype", list(ROUNDING))
 @pytest.mark.parametrize("name", list(SETTINGS))
 def test_half_precision_is_close(name, dtype):
     """Logits, and the gradients of every phase; path length and R1 differentiate twice."""
     settings = SETTINGS[name]
     full, half = trainer(recipe(name, *settings)), trainer(recipe(name, *settings, f"precision={dtype}"))
+    disturbed = [trainer(recipe(name, *settings)) for _ in range(TRIALS)]
+    for trial, t in enumerate(disturbed):
+        disturb(t.G, dtype, trial)
+        disturb(t.D, dtype, trial)
     images = torch.rand(8, 3, 32, 32) * 2 - 1
-    logits = half.D(images)
+    logits, exact = half.D(images), full.D(images)
     assert logits.dtype == torch.float32
-    assert 0 < error(logits, full.D(images)) <= OUTPUTS[dtype]
-    for phase in range(len(full.phases)):
-        mine, exact = gradient(half, phase), gradient(full, phase)
+    assert 0 < error(logits, exact) <= MARGIN * max(error(t.D(images), exact) for t in disturbed)
+    for index, phase in enumerate(full.phases):
+        mine, exact = gradient(half, index), gradient(full, index)
         assert mine.dtype == torch.float32
-        limit = (REGULARISERS if full.phases[phase].name.endswith("reg") else GRADIENTS)[dtype]
-        assert 0 < error(mine, exact) <= limit, full.phases[phase].name
+        limit = MARGIN * max(error(gradient(t, index), exact) for t in disturbed)
+        assert 0 < error(mine, exact) <= min(limit, 0.9), phase.name
 
 
-@pytest.mark.parametrize("dtype", list(OUTPUTS))
+@pytest.mark.parametrize("dtype", list(ROUNDING))
 @pytest.mark.parametrize("kind", list(GENERATORS))
 def test_half_precision_generators_are_close(kind, dtype):
     torch.manual_seed(0)
@@ -78,9 +113,14 @@ def test_half_precision_generators_are_close(kind, dtype):
     cfg = TrainingConfig(precision=dtype, half_resolutions=2)
     apply_precision(half, networks.build(StyleGAN2DiscriminatorConfig(img_resolution=(32, 32), channel_max=8)), cfg)
     ws = full.mapping(torch.randn(4, 16), None)
-    images = half.synthesis(ws, noise_mode="const")
+    images, exact = (network.synthesis(ws, noise_mode="const") for network in (half, full))
     assert images.dtype == torch.float32
-    assert 0 < error(images, full.synthesis(ws, noise_mode="const")) <= OUTPUTS[dtype]
+    errors = []
+    for trial in range(TRIALS):
+        disturbed = copy.deepcopy(full)
+        disturb(disturbed, dtype, trial)
+        errors.append(error(disturbed.synthesis(ws, noise_mode="const"), exact))
+    assert 0 < error(images, exact) <= MARGIN * max(errors)
 
 
 def test_half_precision_does_not_depend_on_the_scale_of_weights():
@@ -94,7 +134,7 @@ def test_half_precision_does_not_depend_on_the_scale_of_weights():
     D = networks.build(StyleGAN2DiscriminatorConfig(img_resolution=(32, 32), channel_max=8))
     apply_precision(half, D, TrainingConfig(precision="float16"))
     z = torch.randn(2, 16)
-    assert error(half(z, noise_mode="const"), full(z, noise_mode="const")) <= OUTPUTS["float16"]
+    assert error(half(z, noise_mode="const"), full(z, noise_mode="const")) <= 10 * ROUNDING["float16"]
 
 
 def test_only_the_highest_resolutions_are_lowered():
@@ -139,6 +179,20 @@ def test_channels_last_is_the_same_within_rounding():
     assert b.D.b16.conv0.weight.is_contiguous(memory_format=torch.channels_last)
     for phase in range(4):
         assert error(gradient(b, phase), gradient(a, phase)) <= 1e-4, a.phases[phase].name
+
+
+@pytest.mark.parametrize(
+    ("nhwc", "precision", "device", "expected"),
+    [
+        (None, "bfloat16", "cuda", True),
+        (None, "float32", "cuda", False),
+        (None, "float16", "cpu", False),
+        (False, "float16", "cuda", False),
+        (True, "float32", "cpu", True),
+    ],
+)
+def test_channels_last_by_default_where_tensor_cores_want_it(nhwc, precision, device, expected):
+    assert is_channels_last(TrainingConfig(nhwc=nhwc, precision=precision), torch.device(device)) is expected
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,13 @@ def test_approximate_penalty_is_the_exact_one_in_the_mean():
     assert values.mean().item() == pytest.approx(exact, abs=4 * error + 1e-3 * exact)
 
 
+def test_levels_that_a_discriminator_ignores_have_no_penalty():
+    """A generator of several levels may meet a discriminator of single pictures, which sees the last level only."""
+    coarse, fine = torch.randn(3, 1, 4, 4), torch.randn(3, 1, 4, 4)
+    found = gradient_penalty(lambda images: images[-1].square().sum([1, 2, 3]).unsqueeze(1), [coarse, fine])
+    assert torch.allclose(found, (2 * fine).square().sum([1, 2, 3]))
+
+
 def test_gradients_of_the_approximate_penalty():
     """d penalty / d weight by autograd against finite differences, in float64 and with one direction."""
     torch.manual_seed(0)

@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from support.tiny_runs import recipe, trainer
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dnnlib.config import set_field
 from torch_utils.training_stats import BatchMean
+from training import training_loop
 from training.config import TrainingConfig
 from training.dataset import open_dataset
 from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
@@ -124,7 +127,7 @@ def test_gradients_that_are_not_finite_are_replaced_and_counted():
     p = torch.nn.Parameter(torch.zeros(4))
     unused = torch.nn.Parameter(torch.zeros(2))
     p.grad = torch.tensor([1.0, float("nan"), float("inf"), -2.0])
-    assert sync_gradients([p, unused]) == 2
+    assert int(sync_gradients([p, unused])) == 2
     assert p.grad.tolist() == [1, 0, 0, -2]
     assert unused.grad is None
 
@@ -193,3 +196,42 @@ def test_w_avg_moves_by_the_mean_style(emoji):
     trainer._run_phase(0, trainer.phases[0])
     trainer.objective.after_step()
     assert torch.allclose(trainer.G.mapping.w_avg, w.mean(0) * (1 - 0.995), atol=1e-6)
+
+
+class _Waits(TorchDispatchMode):
+    """Notes the operations whose results the host has to wait for on a GPU: values read, sizes that data decide."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal")
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name.startswith(self.NAMES):
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("ada", ["ada.mode=noaug"]),
+        ("ada", ["ada.mode=noaug", "loss.kind=relativistic"]),
+        ("ada", ["ada.mode=diffaug", "loss.kind=relativistic", "loss.penalty=approximate"]),
+        ("bcr", []),
+    ],
+)
+def test_a_step_never_waits_for_the_device(name, settings, monkeypatch):
+    """Only the review, every 16 steps, reads what the device has found. (On a CPU, gradients are looked at at once.)"""
+    t = trainer(recipe(name, *settings))
+    monkeypatch.setattr(training_loop, "sync_gradients", lambda parameters: 0)
+    assert t.step_count == 0
+    with _Waits() as waits:
+        for _ in range(7):
+            t.step()
+    assert waits.seen == []
+    with waits:
+        t.review()
+    assert waits.seen, "the mode does see what is read"

@@ -21,8 +21,9 @@ def gradient_penalty(judge: Callable[[Images], torch.Tensor], images: Images) ->
 
 def squared_gradient(logits: torch.Tensor, leaves: Images) -> torch.Tensor:
     """|d logits / d images|^2 per image, [N], differentiable and summed over all levels. The logits [N, 1] must have
-    been computed from `leaves` by attention that can be differentiated twice."""
-    gradients = torch.autograd.grad(logits.sum(), leaves, create_graph=True)
+    been computed from `leaves` by attention that can be differentiated twice. Levels that D doesn't look at count
+    nothing."""
+    gradients = torch.autograd.grad(logits.sum(), leaves, create_graph=True, materialize_grads=True)
     return sum((g.square().sum([1, 2, 3]) for g in gradients), start=torch.zeros([], device=logits.device))
 
 

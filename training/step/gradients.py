@@ -8,26 +8,34 @@ from torch import nn
 from torch_utils import distributed
 
 
-def sync_gradients(parameters: list[nn.Parameter]) -> int:
+def sync_gradients(parameters: list[nn.Parameter]) -> torch.Tensor | int:
     """Sums the gradients over all processes as one flat float32 buffer, and replaces what is not finite by 0.
 
-    Returns how many gradient values were not finite. Parameters that got no gradient in any process keep None.
+    Returns how many gradient values were not finite, on the device: a single process doesn't wait for it. Parameters
+    that got no gradient in any process keep None.
     """
-    if not parameters:
-        return 0
-    used = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32, device=parameters[0].device)
-    used = distributed.all_max(used)
-    active = [p for p, u in zip(parameters, used.tolist()) if u]
+    active = _with_gradients(parameters)
     if not active:
         return 0
     flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in active])
     distributed.all_sum(flat)
-    bad = int((~flat.isfinite()).sum())
-    if bad:
+    if flat.device.type == "cpu" and flat.sum().isfinite():  # nothing waits here, and one pass is the quickest
+        bad: torch.Tensor | int = 0
+    else:
+        bad = (~flat.isfinite()).sum()
         torch.nan_to_num(flat, nan=0.0, posinf=0.0, neginf=0.0, out=flat)
     for p, g in zip(active, flat.split([p.numel() for p in active])):
         p.grad = g.view_as(p)
     return bad
+
+
+def _with_gradients(parameters: list[nn.Parameter]) -> list[nn.Parameter]:
+    """Those that got a gradient in any process."""
+    has = [p.grad is not None for p in parameters]
+    if distributed.world_size() > 1 and parameters:
+        table = torch.tensor(has, dtype=torch.int32, device=parameters[0].device)
+        has = distributed.all_max(table).tolist()
+    return [p for p, is_used in zip(parameters, has) if is_used]
 
 
 def keyed_seed(seed: int, step: int, phase: int, micro_batch: int) -> int:

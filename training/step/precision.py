@@ -37,6 +37,11 @@ def apply_precision(G: Generator, D: Discriminator, cfg: TrainingConfig) -> None
                 module.register_forward_pre_hook(_casting(dtype if i >= high else torch.float32, arguments))
 
 
+def is_channels_last(cfg: TrainingConfig, device: torch.device) -> bool:
+    """Whether D's convolutions keep their channels last in memory: by choice, else where tensor cores want it."""
+    return device.type == "cuda" and cfg.precision != "float32" if cfg.nhwc is None else cfg.nhwc
+
+
 def _casting(dtype: torch.dtype, arguments: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
     def cast(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         first = tuple(x.to(dtype) if isinstance(x, torch.Tensor) else x for x in inputs[:arguments])

@@ -23,13 +23,16 @@ VARIANTS = {
 }
 
 
-def train(setting: Setting, name: str, *options: str, kimg: float | None = None) -> dict[str, Any]:
+def train(
+    setting: Setting, name: str, *options: str, kimg: float | None = None, torchrun: bool = False
+) -> dict[str, Any]:
     """Trains `demo` in a folder of its own -> seconds per kimg, peak memory and the run folder."""
     outdir = setting.work / name
     length = kimg or (0.016 if setting.is_small else 2)
     common = ["--cfg=demo", f"--outdir={outdir}", f"--kimg={length}", "--metrics=none", f"--tick={length / 2}"]
     tiny = TINY if setting.is_small else ()
-    command = [sys.executable, str(ROOT / "train.py"), *common, *tiny, *options]
+    starter = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1"] if torchrun else []
+    command = [sys.executable, *starter, str(ROOT / "train.py"), *common, *tiny, *options]
     hidden = {} if setting.device.type == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}
     result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **hidden})
     require(result.returncode == 0, f"{name}: {(result.stderr.strip().splitlines() or ['?'])[-1][:200]}")
@@ -87,13 +90,17 @@ def difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
 
 
 def processes(setting: Setting) -> dict[str, Any]:
-    """All GPUs together (on a CPU two processes) against one: NCCL's group, and the same training."""
+    """All GPUs together (on a CPU two processes) against one: NCCL's group, and the same training. A single GPU is a
+    group of one, started by torchrun."""
     count = 2 if setting.device.type == "cpu" else torch.cuda.device_count()
-    if count == 1:
-        return {"skipped": "this machine has one GPU"}
     same = ("--batch-gpu=4", f"--batch={4 * count}")
     one = final_network(train(setting, "one", "--gpus=1", *same)["run"])
-    many = train(setting, "many", f"--gpus={count}", *same)
-    found = difference(one, final_network(many["run"]))
-    require(found < 1e-2, f"{count} processes end {found:.2g} from one")
-    return {"processes": count, "sec/kimg": many["sec/kimg"], "from one process": found}
+    groups = {"torchrun": train(setting, "group", *same, torchrun=True)}
+    if count > 1:
+        groups["many"] = train(setting, "many", f"--gpus={count}", *same)
+    found = {name: difference(one, final_network(group["run"])) for name, group in groups.items()}
+    for name, far in found.items():
+        require(
+            far < 1e-2, f"{name}: {count if name == 'many' else 1} processes end {far:.2g} from one without a group"
+        )
+    return {"processes": count, "sec/kimg": {n: g["sec/kimg"] for n, g in groups.items()}, "from one process": found}

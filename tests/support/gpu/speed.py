@@ -1,4 +1,4 @@
-"""How fast a device is: ops, sampling, training steps. Nothing here fails but by an error."""
+"""How fast a device is: ops, sampling, training steps. A step fails where something of ours can't run."""
 
 import warnings
 from collections.abc import Callable
@@ -7,18 +7,20 @@ from typing import Any
 import torch
 
 from benchmarks.stylenat import NoiseImages
-from support.gpu.steps import Setting
+from support.gpu.steps import Setting, require
 from support.tiny_runs import recipe
 from torch_utils import ops
 from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.neighborhood_attention import na2d, reference
 from torch_utils.ops.upfirdn2d import setup_filter, upfirdn2d
 from training import networks
+from training.config import TrainingConfig
 from training.networks.generators.stylenat import StyleNATConfig
 from training.presets import PRESETS
 from training.training_loop import Trainer
 
 PAPER_RATE = 32.56  # img/s of StyleNAT FFHQ-256 in its paper, on its authors' GPU
+TOO_SMALL = "this GPU's memory is too small"
 
 
 def flex(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, kernel: int) -> Callable[[], torch.Tensor]:
@@ -71,6 +73,9 @@ def op_times(setting: Setting) -> dict[str, Any]:
             with ops.use(name):
                 times[f"bias_act {name} {dtype}"] = attempt(setting, lambda: bias_act(x, b, act="lrelu", clamp=256))
                 times[f"upfirdn2d up 2 {name} {dtype}"] = attempt(setting, lambda: upfirdn2d(x, f, 2, 1, [2, 1, 2, 1]))
+    for name, ms in times.items():
+        is_ours = " compiled " in name or " ref " in name  # natten may be missing, flex_attention not know a type
+        require(isinstance(ms, float) or not is_ours, f"{name}: {ms}")
     return times
 
 
@@ -105,23 +110,27 @@ def preset_speed(setting: Setting) -> dict[str, Any]:
         cfg = recipe(name) if preset is None else preset.build(max(height, width), 1)
         cfg.metrics, cfg.gpus, cfg.kimg_per_tick = [], 1, 1e9
         cfg.G.img_resolution = cfg.D.img_resolution = (height, width)
-        results[name] = attempt_training(setting, Trainer, cfg, (height, width))
+        results[name] = attempt_training(setting, cfg, (height, width))
         if setting.device.type == "cuda":
             torch.cuda.empty_cache()
+    failed = {name: found for name, found in results.items() if isinstance(found, str) and found != TOO_SMALL}
+    require(not failed, "; ".join(f"{name}: {why}" for name, why in failed.items()))
     return results
 
 
-def attempt_training(setting: Setting, trainer: Any, cfg: Any, size: tuple[int, int]) -> dict[str, Any] | str:
+def attempt_training(setting: Setting, cfg: TrainingConfig, size: tuple[int, int]) -> dict[str, Any] | str:
     """What 50 steps cost, or why they could not be run."""
     try:
         data = NoiseImages()
         data.image_shape = (cfg.G.img_channels, *size)  # type: ignore[attr-defined]
-        t = trainer(cfg, data, None, setting.device)
+        t = Trainer(cfg, data, setting.device)  # type: ignore[arg-type]
         if setting.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         t.step()
         steps = 1 if setting.is_small else 50
         ms = setting.median_ms(lambda: [t.step() for _ in range(steps)], runs=1)
+    except torch.OutOfMemoryError:
+        return TOO_SMALL
     except Exception as e:
         return f"{type(e).__name__}: {(str(e).strip().splitlines() or [''])[0][:120]}"
     peak = torch.cuda.max_memory_allocated() / 2**30 if setting.device.type == "cuda" else 0.0

@@ -1,17 +1,18 @@
 """Builds and loads the compiled kernels: at first use, once per machine and version, safely from many processes."""
 
-import logging
 import os
+import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
-import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from dnnlib.cache import file_sha256, user_cache
 from dnnlib.errors import UserError
@@ -20,7 +21,6 @@ from dnnlib.locks import Lock
 from torch_utils.ops.build import toolchain
 from torch_utils.ops.build.toolchain import BuildError, Recipe
 
-log = logging.getLogger(__name__)
 _LIBRARY = "kernels.so"
 
 
@@ -51,13 +51,25 @@ def first_error(output: str) -> str:
 
 
 def _run_ninja(recipe: Recipe, work: Path) -> None:
+    """Builds in `work`. What it does, and how far it is, goes to stderr: it may take a minute, out of the blue."""
     (work / "build.ninja").write_text(recipe.ninja_file)
     command = [toolchain.find_ninja(), "-C", str(work)]
     if "MAX_JOBS" in os.environ:
         command += ["-j", os.environ["MAX_JOBS"]]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        raise BuildError(f"the compiler failed: {first_error(result.stdout + result.stderr)}")
+    tqdm.write(f"compiling the {recipe.device} ops, once on this machine", file=sys.stderr)
+    output = []
+    form = "{n_fmt}/{total_fmt} files |{bar}| {elapsed} gone"
+    bar = tqdm(total=0, bar_format=form, disable=None, leave=False, dynamic_ncols=True)  # on a terminal only
+    with bar, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as ninja:
+        assert ninja.stdout is not None
+        for line in ninja.stdout:
+            output.append(line)
+            progress = re.match(r"\[(\d+)/(\d+)\]", line)  # how ninja begins the line of a finished file
+            if progress:
+                bar.total = int(progress[2])
+                bar.update(int(progress[1]) - bar.n)
+    if ninja.returncode != 0:
+        raise BuildError(f"the compiler failed: {first_error(''.join(output))}")
 
 
 def install(result: Path, library: Path) -> None:
@@ -110,12 +122,9 @@ def build(recipe: Recipe) -> Path:
                 return library
             for abandoned in folder.glob("work-*"):
                 shutil.rmtree(abandoned, ignore_errors=True)
-            started = time.monotonic()
-            log.info("compiling the %s kernels into %s (once)", recipe.device, folder)
             with tempfile.TemporaryDirectory(prefix="work-", dir=folder, ignore_cleanup_errors=True) as work:
                 _run_ninja(recipe, Path(work))
                 install(Path(work) / _LIBRARY, library)
-            log.info("compiled in %.1f s", time.monotonic() - started)
     except (OSError, WriteError) as e:
         raise BuildError(f"can't write the build cache: {e}; set TORCH_EXTENSIONS_DIR to a writable place") from e
     return library

@@ -58,6 +58,7 @@ def page(folder: Path) -> str:
         _part("", lambda: _header(folder, options, stats, metrics)),
         _part("Samples", lambda: _strips(folder, options["G"]["img_resolution"])),
         _part("Metrics", lambda: _charts(_metric_charts(metrics))),
+        _part("Final figures", lambda: _final_figures(metrics)),
         _part("Training", lambda: _charts(_curves(stats, curves_of(_kind_of_loss(options))))),
         _part("Settings", lambda: _settings(options)),
         _part(
@@ -119,7 +120,7 @@ def _header(folder: Path, options: Line, stats: list[Line], metrics: dict[str, l
 
 
 def _best(metric: str, lines: list[Line]) -> float | None:
-    values = [v for line in lines for v in list(line["results"].values())[:1]]
+    values = [v for line in lines if line["snapshot_pkl"] for v in list(line["results"].values())[:1]]
     if not values:
         return None
     return max(values) if larger_is_better(metric) else min(values)
@@ -135,7 +136,7 @@ def _strips(folder: Path, size: tuple[int, int]) -> str:
         match = re.fullmatch(r"fakes(\d+)", path.stem)
         if match:
             found.append((f"{number(int(match[1]))} kimg", path))
-    found = _spread([(label, path) for label, path in found if path.is_file()], STRIPS)
+    found = spread([(label, path) for label, path in found if path.is_file()], STRIPS)
     if (folder / "reals.png").is_file():
         found.insert(0, ("real", folder / "reals.png"))
     rows = "".join(_strip_or_note(label, path, size) for label, path in found)
@@ -143,7 +144,7 @@ def _strips(folder: Path, size: tuple[int, int]) -> str:
     return f'<div class="strips">{rows}{note}</div>' if rows else ""
 
 
-def _spread(items: list[Any], count: int) -> list[Any]:
+def spread(items: list[Any], count: int) -> list[Any]:
     """At most `count` of the items, first and last among them, evenly spread."""
     if len(items) <= count:
         return items
@@ -197,6 +198,27 @@ def _metric_charts(metrics: dict[str, list[Line]]) -> list[str]:
         better = "larger" if larger_is_better(name) else "smaller"
         figures.append(chart(name, series, f"{better.capitalize()} is better.", may_be_log=True))
     return figures
+
+
+def _final_figures(metrics: dict[str, list[Line]]) -> str:
+    """What the metrics say of the newest network that each has measured, beside baselines that were measured, too."""
+    columns: dict[str, dict[str, str]] = {}
+    for lines in metrics.values():
+        networks = [line for line in lines if line["snapshot_pkl"]]
+        newest = networks[-1]["snapshot_pkl"] if networks else None
+        for line in lines:
+            if line["snapshot_pkl"] == newest or not line["snapshot_pkl"]:
+                column = columns.setdefault(line["snapshot_pkl"] or str(line.get("generated", "images")), {})
+                column |= {name: number(value) for name, value in line["results"].items()}
+    names = dict.fromkeys(name for column in columns.values() for name in column)
+    if not names:
+        return ""
+    head = "".join(f"<th>{escape(title)}</th>" for title in ("", *columns))
+    rows = ""
+    for name in names:
+        values = "".join(f"<td>{escape(column.get(name, ''))}</td>" for column in columns.values())
+        rows += f"<tr><td>{escape(name)}</td>{values}</tr>"
+    return f'<div class="strips"><table><tr>{head}</tr>{rows}</table></div>'
 
 
 def _curves(stats: list[Line], curves: Sequence[Curve]) -> list[str]:

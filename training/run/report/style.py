@@ -44,6 +44,7 @@ details { padding: 10px 14px; margin-bottom: 10px; }
 summary { cursor: pointer; font-weight: 600; }
 table { border-collapse: collapse; width: 100%; font-size: .86rem; margin-top: 8px; }
 td { padding: 4px 10px 4px 0; border-top: 1px solid var(--rule); vertical-align: top; overflow-wrap: anywhere; }
+th { padding: 4px 10px 4px 0; text-align: left; font-weight: 600; overflow-wrap: anywhere; }
 td:first-child { color: var(--soft); width: 38%; }
 footer { margin-top: 34px; color: var(--soft); font-size: .82rem; }
 @media (max-width: 560px) { main { padding: 18px 12px 40px; } .strip { grid-template-columns: 1fr; gap: 2px; }

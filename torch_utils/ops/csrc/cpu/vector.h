@@ -59,6 +59,18 @@ SL_HD T max(Vec<T> v) {
   return best;
 }
 
+// Lane i is lane from[i] of a, or from[i] - lanes of b.
+template <class T>
+SL_HD Vec<T> shuffled(Vec<T> a, Vec<T> b, typename VectorOf<T>::mask from) {
+#ifdef __clang__  // its shuffle takes literals only; once the loops are unrolled these lanes are constant, too
+  Vec<T> result;
+  for (int64_t i = 0; i < lanes<T>(); ++i) result[i] = from[i] < lanes<T>() ? a[from[i]] : b[from[i] - lanes<T>()];
+  return result;
+#else
+  return __builtin_shuffle(a, b, from);
+#endif
+}
+
 // Exchanges rows and columns of lanes x lanes elements: at each step the off-diagonal parts of every block of 2 half x
 // 2 half elements change places.
 template <class T>
@@ -76,8 +88,8 @@ SL_HD void transpose(Vec<T>* rows) {
     for (int64_t i = 0; i < n; ++i) {
       if (i & half) continue;
       const Vec<T> a = rows[i], b = rows[i + half];
-      rows[i] = __builtin_shuffle(a, b, low);
-      rows[i + half] = __builtin_shuffle(a, b, high);
+      rows[i] = shuffled<T>(a, b, low);
+      rows[i + half] = shuffled<T>(a, b, high);
     }
   }
 }
