@@ -58,6 +58,7 @@ class Session:
             self._save_averages()
 
     def _save_averages(self) -> None:
+        self.trainer.review()
         if self.trainer.nimg and not self.trainer.health.bad_steps:
             self.recorder.save_averages(self.trainer, self.measured_set)
 
