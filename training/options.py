@@ -340,5 +340,7 @@ def check_config(cfg: TrainingConfig) -> tuple[int, int]:
     if cfg.data.mirror and not build_space(cfg.G.space).may_mirror:
         raise UserError(f"--mirror=1: {cfg.G.space.kind} can't be mirrored; convert mirrored pictures too instead")
     with torch.device("meta"):
-        counts = [sum(p.numel() for p in networks.build(c).parameters()) for c in (cfg.G, cfg.D)]
-    return counts[0], counts[1]
+        G, D = networks.build(cfg.G), networks.build(cfg.D)
+        cfg.loss.check_levels(G)  # type: ignore[arg-type]
+    g_size, d_size = (sum(p.numel() for p in net.parameters()) for net in (G, D))
+    return g_size, d_size

@@ -5,16 +5,19 @@ import math
 import pytest
 import torch
 from support import golden, official_files
-from support.tiny_runs import everything, recipe, trainer
+from support.tiny_runs import EMOJI, everything, recipe, trainer
 
+from dnnlib.errors import UserError
 from torch_utils.training_stats import BatchMean, Collector
 from training import networks
 from training.augment.draw import NoAugmentation
+from training.networks.generators.gat import GATGenerator
 from training.networks.official import gat, r3gan
 from training.objectives.base import MicroBatch
 from training.objectives.guidance import LevelNoise, noise_levels
 from training.objectives.penalties import approximate_penalty, gradient_penalty
 from training.objectives.relativistic import Relativistic, RelativisticConfig
+from training.options import check_config, resolve
 
 
 def relativistic(G, D, **fields) -> Relativistic:
@@ -113,6 +116,20 @@ def test_noise_of_the_levels():
         assert level.std().item() == pytest.approx(t, rel=0.03), "level k has noise of deviation t_k"
     coarse, fine = noise[0].flatten(), noise[1].flatten()
     assert torch.corrcoef(torch.stack([coarse, fine]))[0, 1] > 0.1, "the coarse level's noise holds the finer one's"
+
+
+def test_guidance_wants_levels_of_one_size(monkeypatch):
+    """Told before a training begins, with what the generator's levels are."""
+    cfg = resolve("gat_s2", 1, {"data": EMOJI, "kimg": 0.1}, [])[0]
+    assert cfg.loss.guidance == "mng"
+    check_config(cfg)
+    halved = lambda self, x: [torch.nn.functional.avg_pool2d(x, 2), x]  # noqa: E731
+    monkeypatch.setattr(GATGenerator, "levels_of", halved)
+    with pytest.raises(UserError, match=r"those of gat have 16x16, 32x32 pixels: leave it out") as e:
+        check_config(cfg)
+    assert "\n" not in str(e.value)
+    cfg.loss.guidance = "none"
+    check_config(cfg)
 
 
 def test_approximate_penalty_is_the_exact_one_in_the_mean():

@@ -43,6 +43,9 @@ class ObjectiveConfig(Tagged):
     def check(self, G: GeneratorConfig, D: DiscriminatorConfig) -> None:
         """UserError where the objective doesn't go with these networks."""
 
+    def check_levels(self, G: Generator) -> None:
+        """UserError where it doesn't go with the output levels of this generator, which is on the meta device."""
+
 
 @dataclass(frozen=True)
 class PhaseSpec:

@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dnnlib.config import Count, Range, Share
+from dnnlib.errors import UserError
 from torch_utils.training_stats import Stats
+from training.networks.shared.generator import Generator
 from training.objectives.base import Images, MicroBatch, Objective, ObjectiveConfig, PhaseSpec, register_objective
 from training.objectives.guidance import LevelNoise
 from training.objectives.penalties import approximate_penalty, squared_gradient
@@ -31,6 +33,17 @@ class RelativisticConfig(ObjectiveConfig):
     step: Annotated[float, Range(1e-6, 1)] = 0.01  # of the finite difference
     style_mixing: Share = 0.0  # probability of mixing two latents' styles
     guidance: Literal["none", "mng"] = "none"  # noise on what D sees, by level
+
+    def check_levels(self, G: Generator) -> None:
+        if self.guidance == "none":
+            return
+        picture = torch.empty(1, G.img_channels, *G.img_size, device="meta")
+        sizes = [f"{level.shape[3]}x{level.shape[2]}" for level in G.levels_of(picture)]
+        if len(set(sizes)) > 1:
+            raise UserError(
+                f"loss.guidance={self.guidance} adds up noise over levels of one size, but those of {G.cfg.kind} have "
+                f"{', '.join(sizes)} pixels: leave it out, or choose another generator"
+            )
 
 
 @dataclass
