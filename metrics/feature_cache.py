@@ -23,7 +23,8 @@ _log = logging.getLogger(__name__)
 class FeatureKey:
     """What cached features depend on."""
 
-    dataset_hash: str
+    dataset_hash: str  # of the files
+    reader_version: int  # of what makes pixels of them
     detector: str
     detector_version: str
     weights_sha256: str

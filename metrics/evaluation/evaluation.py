@@ -21,6 +21,7 @@ from metrics.result import MetricResult
 from metrics.sources import DatasetSource, GeneratorSource, ImageSet, Source
 from torch_utils import distributed
 from torch_utils.distributed import agreed, from_rank_0
+from training.dataset import pictures
 
 _SUBSET_SEED = 0  # of the fixed random choice of real images
 
@@ -199,6 +200,7 @@ class Evaluation:
     def _key(self, want: Want, content_hash: str) -> FeatureKey:
         return FeatureKey(
             dataset_hash=content_hash,
+            reader_version=pictures.VERSION,
             detector=want.detector,
             detector_version=detector_info(want.detector).version,
             weights_sha256=weights_sha256(self._weights[want.detector]),
@@ -231,6 +233,7 @@ class Evaluation:
             num_real=num_real,
             dataset=dataset.name,
             dataset_hash=content_hash,
+            reader_version=pictures.VERSION,
             generated=self._source.name,
             seed=self.settings.seed if self._generator is not None else None,
             held_out=held_out,

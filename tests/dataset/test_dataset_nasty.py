@@ -1,5 +1,6 @@
 """Nasty files are converted right, skipped with a reason, or refused in one line; no traceback, no escape."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from support.dataset_samples import read_dataset_zip, write_zip
 from dnnlib import UserError
 from training.conversion.convert import ConvertOptions, convert, printable
 from training.conversion.sources import open_source
+from training.dataset import pictures
 from training.dataset.pictures import BadPicture, flatten, open_picture
 
 SKIPPED = nasty_files.skipped_files()
@@ -29,6 +31,18 @@ def test_unusable_pictures_have_a_reason(name):
     content, reason = SKIPPED[name]
     with pytest.raises(BadPicture, match=reason):
         flatten(open_picture(content), 3, "white")
+
+
+def test_other_pixels_want_another_version_of_the_reader():
+    """Cached features of data sets are told apart by it. Of the formats whose decoders always give the same pixels."""
+    digest = hashlib.sha256()
+    for content, _ in nasty_files.deep_files().values():
+        digest.update(np.asarray(flatten(open_picture(content), 3, "white")).tobytes())
+    for content in nasty_files.turned_files().values():
+        digest.update(np.asarray(flatten(open_picture(content), 1, "white")).tobytes())
+    assert (pictures.VERSION, digest.hexdigest()[:16]) == (2, "fba42c427e538abc"), (
+        "raise training.dataset.pictures.VERSION"
+    )
 
 
 @pytest.mark.parametrize("name", WANTED, ids=lambda n: ascii(n)[:30])

@@ -20,7 +20,7 @@ from metrics.formulas.frechet import frechet_distance, moments_of
 from metrics.formulas.kernel import kernel_distance
 from metrics.formulas.neighbours import density_coverage
 from metrics.sources import GeneratorSource
-from training.dataset import open_dataset
+from training.dataset import open_dataset, pictures
 from training.networks.image_space import to_uint8
 
 EMOJI = "datasets/noto-emoji-32.zip"
@@ -282,6 +282,17 @@ def test_features_of_the_data_set_are_cached_by_content():
     other = ToyImages(seed=1)
     assert values(compute_metrics(ALL, G, other)) != first
     assert other.loads == 1000
+
+
+def test_another_reader_of_pictures_makes_other_features(monkeypatch):
+    """The hash of a data set is of its files: what is made of them may change with the program."""
+    G, dataset = ToyGenerator(), ToyImages()
+    compute_metrics(["fid1k_toy"], G, dataset)
+    monkeypatch.setattr(pictures, "VERSION", pictures.VERSION + 1)
+    compute_metrics(["fid1k_toy"], G, dataset)
+    assert dataset.loads == 2000
+    compute_metrics(["fid1k_toy"], G, dataset)
+    assert dataset.loads == 2000
 
 
 def test_without_cache_nothing_is_written_or_read():

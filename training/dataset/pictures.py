@@ -16,6 +16,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from training.dataset.decoding import HEADER_BYTES, ImageShape, decode_plain_png, is_plain_png, peek_png
 
+VERSION = 2  # raise it with any change of the pixels that come out: cached features of data sets then count no more
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
 SUFFIXES = (
     *("png", "apng", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "gif", "tif", "tiff"),
