@@ -6,6 +6,9 @@
     python dataset_tool.py --source=photos/ --inspect
 """
 
+import dnnlib.startup  # noqa: F401  (first, because the other imports take seconds)
+
+# isort: split
 import contextlib
 import os
 import re

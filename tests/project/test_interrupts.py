@@ -45,12 +45,18 @@ def test_interrupted_commands_of_a_group():
     assert (done.exit_code, done.output.count("\n")) == (130, 2)
 
 
-@pytest.mark.parametrize("script", ["train.py", "generate.py", "calc_metrics.py"])
-def test_interrupt_during_imports(script, tmp_path):
-    """The import of torch, held up here, is interrupted: one line, no traceback."""
-    (tmp_path / "click.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+SCRIPTS = ["train.py", "generate.py", "calc_metrics.py", "dataset_tool.py"]
+MODULES = ["training.networks", "training.sampling.demo", "torch_utils.ops"]
+
+
+@pytest.mark.parametrize("program", [*SCRIPTS, *MODULES])
+def test_interrupt_during_imports(program, tmp_path):
+    """The import of a library, held up here, is interrupted: one line, no traceback."""
+    slow = "numpy" if program == "dataset_tool.py" else "torch"  # which is imported before click
+    (tmp_path / f"{slow}.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / script)],
+        [sys.executable, *(["-m", program] if program in MODULES else [str(ROOT / program)])],
+        cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
