@@ -34,6 +34,7 @@ Weight = Annotated[float, Range(0, 1e9)]  # a strength, a length of time: anythi
 Count = Annotated[int, Range(1, 2**20)]  # images, steps
 Factor = Annotated[float, Range(0.001, 1000)]  # what something is multiplied by
 Side = Annotated[int, Range(1, 2**16)]  # of an image, a map, a window; channels of a layer
+Width = Annotated[int, Range(0, 2**16)]  # of a layer that may be left out, or whose size another field then says
 Layers = Annotated[int, Range(0, 256)]  # one after another
 
 

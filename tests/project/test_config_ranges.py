@@ -5,11 +5,15 @@ import json
 import typing
 
 import pytest
+import torch
 from support.tiny_runs import recipe
 
 from dnnlib.config import MAX_LENGTH, Range, check, field_types, from_dict, set_field, to_dict
 from dnnlib.errors import ConfigError, UserError
+from training import networks
 from training.config import TrainingConfig
+from training.networks.registry import NetworkConfig, known_kinds
+from training.objectives.base import ObjectiveConfig
 from training.options import check_config
 from training.presets import PRESETS
 from training.run.checkpoint import read_config
@@ -75,6 +79,52 @@ def test_options_are_checked_too():
     cfg.total_kimg = float("nan")
     with pytest.raises(ConfigError, match="total_kimg"):
         check_config(cfg)
+
+
+def config_classes() -> list[type]:
+    """TrainingConfig, all registered kinds, and whatever they hold."""
+    found: list[type] = []
+    pending = [TrainingConfig, *NetworkConfig.kinds.values(), *ObjectiveConfig.kinds.values()]
+    while pending:
+        cls = pending.pop()
+        if cls not in found:
+            found.append(cls)
+            pending += [t for hint in field_types(cls).values() for t in parts(hint) if dataclasses.is_dataclass(t)]
+    return found
+
+
+def parts(hint):
+    """The types that a type is made of; a number with a range is one part."""
+    inner = () if typing.get_origin(hint) is typing.Annotated else typing.get_args(hint)
+    return [hint] if not inner else [p for part in inner for p in parts(part)]
+
+
+def test_every_number_has_a_range():
+    bare = [
+        f"{cls.__name__}.{name}"
+        for cls in config_classes()
+        for name, hint in field_types(cls).items()
+        if {int, float} & set(filter(lambda t: isinstance(t, type), parts(hint)))
+    ]
+    assert not bare
+    assert len(config_classes()) > 20
+
+
+@pytest.mark.parametrize("kind", known_kinds())
+def test_small_numbers_build_a_network_or_are_a_line(kind):
+    """Such as leave a layer without channels."""
+    plain = json.loads(json.dumps(to_dict(NetworkConfig.kinds[kind]())))
+    refusals = []
+    for path in numbers(plain):
+        for value in (0, 1, 3, 48):
+            try:
+                cfg = networks.config_from_dict(with_value(plain, path, value))
+                with torch.device("meta"):
+                    networks.build(cfg)
+            except UserError as e:
+                refusals.append(str(e))
+    assert refusals
+    assert not any("\n" in message for message in refusals)
 
 
 def test_long_lists_and_texts_are_refused():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from dnnlib.config import Share
 from dnnlib.errors import UserError
 
 
@@ -14,10 +15,10 @@ from dnnlib.errors import UserError
 class DiffAugmentConfig:
     """How often and how strongly each transform is applied; 0 leaves it out."""
 
-    color: float = 0.5  # probability of brightness, saturation and contrast, which come together
-    translation: float = 0.125  # largest shift, as a part of the side
-    cutout: float = 0.5  # side of the blanked rectangle, as a part of the image's
-    flip: float = 0.4  # probability of the mirror image
+    color: Share = 0.5  # probability of brightness, saturation and contrast, which come together
+    translation: Share = 0.125  # largest shift, as a part of the side
+    cutout: Share = 0.5  # side of the blanked rectangle, as a part of the image's
+    flip: Share = 0.4  # probability of the mirror image
 
 
 @dataclass

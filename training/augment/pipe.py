@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dnnlib.config import Share, Weight
 from dnnlib.errors import UserError
 from training.augment import geometry
 
@@ -20,38 +21,38 @@ class AugmentConfig:
     """How often (multipliers of p, 0 = never drawn) and how strongly each transform is applied."""
 
     # Blit: pixels move, none is interpolated.
-    xflip: float = 0  # mirror left-right
-    rotate90: float = 0  # quarter turns
-    xint: float = 0  # shift by whole pixels
-    xint_max: float = 0.125  # largest shift, as a part of the side
+    xflip: Weight = 0  # mirror left-right
+    rotate90: Weight = 0  # quarter turns
+    xint: Weight = 0  # shift by whole pixels
+    xint_max: Share = 0.125  # largest shift, as a part of the side
     # Geometry.
-    scale: float = 0  # isotropic scaling
-    rotate: float = 0  # rotation by any angle
-    aniso: float = 0  # stretch of one axis against the other
-    xfrac: float = 0  # shift by fractions of pixels
-    scale_std: float = 0.2  # in octaves
-    rotate_max: float = 1  # 1 = half a turn either way
-    aniso_std: float = 0.2  # in octaves
-    xfrac_std: float = 0.125  # as a part of the side
+    scale: Weight = 0  # isotropic scaling
+    rotate: Weight = 0  # rotation by any angle
+    aniso: Weight = 0  # stretch of one axis against the other
+    xfrac: Weight = 0  # shift by fractions of pixels
+    scale_std: Weight = 0.2  # in octaves
+    rotate_max: Weight = 1  # 1 = half a turn either way
+    aniso_std: Weight = 0.2  # in octaves
+    xfrac_std: Weight = 0.125  # as a part of the side
     # Colour.
-    brightness: float = 0
-    contrast: float = 0
-    lumaflip: float = 0  # mirror the luma axis, keep the hue
-    hue: float = 0
-    saturation: float = 0
-    brightness_std: float = 0.2  # in units of the image, whose range is [-1, 1]
-    contrast_std: float = 0.5  # in octaves
-    hue_max: float = 1  # 1 = half a turn of the colour circle either way
-    saturation_std: float = 1  # in octaves
+    brightness: Weight = 0
+    contrast: Weight = 0
+    lumaflip: Weight = 0  # mirror the luma axis, keep the hue
+    hue: Weight = 0
+    saturation: Weight = 0
+    brightness_std: Weight = 0.2  # in units of the image, whose range is [-1, 1]
+    contrast_std: Weight = 0.5  # in octaves
+    hue_max: Weight = 1  # 1 = half a turn of the colour circle either way
+    saturation_std: Weight = 1  # in octaves
     # Filter: gain or loss in four octave bands.
-    imgfilter: float = 0
-    imgfilter_bands: list[float] = dataclasses.field(default_factory=lambda: [1.0, 1.0, 1.0, 1.0])  # of imgfilter
-    imgfilter_std: float = 1  # in octaves
+    imgfilter: Weight = 0
+    imgfilter_bands: list[Weight] = dataclasses.field(default_factory=lambda: [1.0, 1.0, 1.0, 1.0])  # of imgfilter
+    imgfilter_std: Weight = 1  # in octaves
     # Corruptions.
-    noise: float = 0  # additive Gaussian noise
-    cutout: float = 0  # a rectangle set to 0
-    noise_std: float = 0.1  # in units of the image
-    cutout_size: float = 0.5  # side of the rectangle, as a part of the image's
+    noise: Weight = 0  # additive Gaussian noise
+    cutout: Weight = 0  # a rectangle set to 0
+    noise_std: Weight = 0.1  # in units of the image
+    cutout_size: Share = 0.5  # side of the rectangle, as a part of the image's
 
 
 _GROUPS = {

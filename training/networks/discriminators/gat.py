@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from dnnlib.config import Side, Width
 from dnnlib.errors import UserError
 from training.networks.registry import DiscriminatorConfig, register
 from training.networks.shared.discriminator import Discriminator
@@ -30,9 +31,9 @@ LAYER_SCALE = 0.1  # initial scale of what a block adds (Touvron et al. 2021, "G
 class GATDiscriminatorConfig(GATSizes, DiscriminatorConfig):
     """GAT discriminator."""
 
-    label_dim: int = 2048  # width in which the class token and the label are compared
-    feature_dim: int = 0  # width of the features to be aligned with an encoder's (DINOv2 ViT-B: 768), 0: no such head
-    feature_hidden: int = 2048  # hidden width of that head
+    label_dim: Side = 2048  # width in which the class token and the label are compared
+    feature_dim: Width = 0  # width of the features to be aligned with an encoder's (DINOv2 ViT-B: 768), 0: no such head
+    feature_hidden: Side = 2048  # hidden width of that head
 
 
 class DiscriminatorBlock(nn.Module):

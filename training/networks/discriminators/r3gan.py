@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dnnlib.config import Side
 from torch_utils.ops.upfirdn2d import downsample2d, setup_filter
 from training.networks.registry import DiscriminatorConfig, register
 from training.networks.shared.discriminator import Discriminator
@@ -25,7 +26,7 @@ from training.networks.shared.residual import (
 class R3GANDiscriminatorConfig(ResidualConfig, DiscriminatorConfig):
     """R3GAN discriminator."""
 
-    label_dim: int | None = None  # width in which features and label are compared, None: the lowest stage's
+    label_dim: Side | None = None  # width in which features and label are compared, None: the lowest stage's
 
 
 class DiscriminatorStage(nn.Module):

@@ -8,12 +8,18 @@ from typing import Annotated, Literal
 import torch
 from torch import nn
 
-from dnnlib.config import Count, Layers, Range, Side
+from dnnlib.config import Count, Layers, Range, Side, Weight
 from dnnlib.errors import UserError
 from torch_utils.ops.upfirdn2d import downsample2d, setup_filter
 from training.networks.registry import DiscriminatorConfig, register
 from training.networks.shared.discriminator import Discriminator, project_label
-from training.networks.shared.layers import RESAMPLE_TAPS, EqualizedConv2d, FullyConnected, minibatch_std
+from training.networks.shared.layers import (
+    RESAMPLE_TAPS,
+    EqualizedConv2d,
+    FullyConnected,
+    channels_at,
+    minibatch_std,
+)
 from training.networks.shared.mapping import MappingNetwork
 
 
@@ -24,7 +30,7 @@ class StyleGAN2DiscriminatorConfig(DiscriminatorConfig):
     architecture: Literal["orig", "skip", "resnet"] = "resnet"
     channel_base: Count = 32768
     channel_max: Side = 512
-    conv_clamp: float | None = 256  # clamp of convolution outputs, in units of the layer's gain
+    conv_clamp: Weight | None = 256  # clamp of convolution outputs, in units of the layer's gain
     mbstd_group_size: Count | None = 4  # images per group of the minibatch standard deviation, None: the whole batch
     mbstd_channels: Annotated[int, Range(0, 2**16)] = 1  # channels it adds, 0: none
     cmap_dim: Side | None = None  # label mapping's width, None: the last resolution's channels
@@ -91,7 +97,7 @@ class StyleGAN2Discriminator(Discriminator):
         super().__init__(cfg)
         sizes = halvings(cfg.img_resolution)
         self.block_names = [f"b{size[0]}" for size in sizes[:-1]]
-        widths = [min(cfg.channel_base // max(size), cfg.channel_max) for size in sizes]
+        widths = [channels_at(size, cfg.channel_base, cfg.channel_max) for size in sizes]
         for i, name in enumerate(self.block_names):
             self.add_module(name, DiscriminatorBlock(cfg, widths[i] if i else 0, widths[i], widths[i + 1]))
         cmap_dim = (cfg.cmap_dim or widths[-1]) if cfg.c_dim else 0

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from dnnlib.config import Layers, Side, Width
 from dnnlib.errors import UserError
 from training.networks.registry import GeneratorConfig, register
 from training.networks.shared.gat import LEVELS, GATSizes, LabelEmbedding, grid_size, of_class
@@ -32,9 +33,9 @@ MODULATION_GAIN = 0.1  # of the layers that turn a style into scales and gates: 
 class GATConfig(GATSizes, GeneratorConfig):
     """GAT generator."""
 
-    z_dim: int = 64  # latent dimension, and that of a label's embedding
-    w_dim: int = 0  # style dimension, 0: the width
-    mapping_layers: int = 2
+    z_dim: Side = 64  # latent dimension, and that of a label's embedding
+    w_dim: Width = 0  # style dimension, 0: the width
+    mapping_layers: Layers = 2
 
 
 class ClassMapping(Mapping):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from dnnlib.config import Layers, Side, Width
 from dnnlib.errors import UserError
 from torch_utils.ops.upfirdn2d import setup_filter, upsample2d
 from training.networks.registry import GeneratorConfig, register
@@ -20,10 +21,10 @@ from training.networks.shared.residual import PlainConv2d, PlainLinear, Residual
 class R3GANConfig(ResidualConfig, GeneratorConfig):
     """R3GAN generator."""
 
-    z_dim: int = 64  # latent dimension; used as it is drawn, without normalisation
-    w_dim: int = 0  # stays 0: a style is the latent and the embedded label
-    mapping_layers: int = 0  # stays 0: there is no mapping network
-    label_dim: int = 64  # width of the label's embedding
+    z_dim: Side = 64  # latent dimension; used as it is drawn, without normalisation
+    w_dim: Width = 0  # stays 0: a style is the latent and the embedded label
+    mapping_layers: Layers = 0  # stays 0: there is no mapping network
+    label_dim: Side = 64  # width of the label's embedding
 
 
 class LatentMapping(Mapping):

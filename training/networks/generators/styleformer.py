@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dnnlib.config import Layers, Side
+from dnnlib.config import Layers, Side, Weight
 from dnnlib.errors import UserError
 from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.upfirdn2d import setup_filter, upsample2d
@@ -30,7 +30,7 @@ class StyleformerConfig(GeneratorConfig):
     minimum_head: Side = 1  # heads, at least
     linformer: bool = False  # project keys and values to 256 tokens from 32x32 on
     start_resolution: tuple[Side, Side] = (8, 8)  # (height, width) of the learned constant
-    conv_clamp: float = 256  # encoder outputs are clamped to +- this
+    conv_clamp: Weight = 256  # encoder outputs are clamped to +- this
 
 
 @dataclass

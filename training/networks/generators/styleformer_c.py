@@ -13,6 +13,7 @@ from training.networks.generators.styleformer import StyleformerConfig
 from training.networks.generators.stylegan2 import StyleGAN2Config
 from training.networks.registry import register
 from training.networks.shared.generator import Generator, NoiseMode
+from training.networks.shared.layers import channels_at
 
 
 @dataclass
@@ -40,7 +41,7 @@ class SynthesisNetwork(nn.Module):
         channels = cfg.g_dict[-1]
         while size != tuple(cfg.img_resolution):
             size = (size[0] * 2, size[1] * 2)
-            width = min(cfg.channel_base // max(size), cfg.channel_max)
+            width = channels_at(size, cfg.channel_base, cfg.channel_max)
             self.block_names.append(f"b{size[0]}")
             self.add_module(f"b{size[0]}", stylegan2.SynthesisBlock(conv_cfg, channels, width, size))
             channels = width

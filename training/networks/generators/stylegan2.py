@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dnnlib.config import Count, Side
+from dnnlib.config import Count, Side, Weight
 from dnnlib.errors import UserError
 from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.conv2d_resample import conv2d_resample
 from torch_utils.ops.upfirdn2d import setup_filter, upsample2d
 from training.networks.registry import GeneratorConfig, register
 from training.networks.shared.generator import Generator, NoiseMode
-from training.networks.shared.layers import RESAMPLE_TAPS, FullyConnected
+from training.networks.shared.layers import RESAMPLE_TAPS, FullyConnected, channels_at
 
 
 @dataclass
@@ -23,7 +23,7 @@ class StyleGAN2Config(GeneratorConfig):
 
     channel_base: Count = 32768
     channel_max: Side = 512
-    conv_clamp: float | None = 256  # clamp of convolution outputs
+    conv_clamp: Weight | None = 256  # clamp of convolution outputs
 
 
 class SynthesisLayer(nn.Module):
@@ -121,7 +121,7 @@ class SynthesisNetwork(nn.Module):
     def __init__(self, cfg: StyleGAN2Config):
         super().__init__()
         sizes = _sizes(cfg.img_resolution)
-        widths = [min(cfg.channel_base // max(size), cfg.channel_max) for size in sizes]
+        widths = [channels_at(size, cfg.channel_base, cfg.channel_max) for size in sizes]
         self.block_names = [f"b{size[0]}" for size in sizes]
         for i, name in enumerate(self.block_names):
             self.add_module(name, SynthesisBlock(cfg, widths[i - 1] if i else 0, widths[i], sizes[i]))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from dnnlib.config import Layers, Side
 from dnnlib.errors import UserError
 from training.networks.registry import NetworkConfig
 from training.networks.shared.transformer import Size
@@ -33,10 +34,10 @@ MODEL_SIZES = {
 class GATSizes(NetworkConfig):
     """Sizes of a GAT network; by default GAT-S/2."""
 
-    patch: int = 2  # side of the square of pixels (or latents) that a token stands for
-    depth: int = 12  # transformer blocks
-    width: int = 384  # channels of a token
-    heads: int = 6  # attention heads per block
+    patch: Side = 2  # side of the square of pixels (or latents) that a token stands for
+    depth: Layers = 12  # transformer blocks
+    width: Side = 384  # channels of a token
+    heads: Side = 6  # attention heads per block
     checkpoint: bool = False  # compute blocks again in the backward pass instead of keeping what is inside them
 
 

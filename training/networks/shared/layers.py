@@ -6,12 +6,21 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dnnlib.errors import UserError
 from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.bias_act.activations import ACTIVATIONS
 from torch_utils.ops.conv2d_resample import conv2d_resample
 from torch_utils.ops.upfirdn2d import setup_filter
 
 RESAMPLE_TAPS = [1, 3, 3, 1]
+
+
+def channels_at(size: tuple[int, int], channel_base: int, channel_max: int) -> int:
+    """min(channel_base // r, channel_max), r the longer side of a map. UserError if that is none."""
+    channels = min(channel_base // max(size), channel_max)
+    if channels < 1:
+        raise UserError(f"channel_base={channel_base} leaves no channel at {size[1]}x{size[0]} pixels: raise it")
+    return channels
 
 
 class FullyConnected(nn.Module):

@@ -3,11 +3,13 @@ Modern GAN Baseline", section 3): weights drawn at their final scale, no normali
 
 import math
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dnnlib.config import Layers, Range, Side
 from dnnlib.errors import UserError
 from torch_utils.ops.bias_act import bias_act
 from training.networks.registry import NetworkConfig
@@ -19,11 +21,11 @@ ACTIVATION_GAIN = math.sqrt(2 / (1 + 0.2**2))  # keeps the variance through a le
 class ResidualConfig(NetworkConfig):
     """Sizes per stage, from the lowest resolution up, each stage twice the last one's; by default those for 32x32."""
 
-    widths: list[int] = field(default_factory=lambda: [768, 768, 768, 768])  # channels
-    blocks: list[int] = field(default_factory=lambda: [2, 2, 2, 2])  # residual blocks
-    groups: list[int] = field(default_factory=lambda: [96, 96, 96, 96])  # of the grouped convolution in each block
-    expansion: int = 2  # channels inside a block, in multiples of the width
-    kernel_size: int = 3  # of the grouped convolution
+    widths: list[Side] = field(default_factory=lambda: [768, 768, 768, 768])  # channels
+    blocks: list[Layers] = field(default_factory=lambda: [2, 2, 2, 2])  # residual blocks
+    groups: list[Side] = field(default_factory=lambda: [96, 96, 96, 96])  # of the grouped convolution in each block
+    expansion: Annotated[int, Range(1, 64)] = 2  # channels inside a block, in multiples of the width
+    kernel_size: Annotated[int, Range(1, 255)] = 3  # of the grouped convolution
 
 
 class PlainLinear(nn.Module):
