@@ -6,7 +6,7 @@
     python dataset_tool.py --source=photos/ --inspect
 """
 
-import dnnlib.startup  # noqa: F401  (first, because the other imports take seconds)
+import dnnlib.startup  # (first, because the other imports take seconds)
 
 # isort: split
 import contextlib

@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 GRACE = 20.0  # seconds that the others have to notice that a process has ended, before they are ended too
 _KILL_AFTER = 10.0  # further seconds until they are killed
+_INTERRUPTED = 130  # exit status of a process that Ctrl-C ended, as shells have it
 _LOST = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "connection refused")
 
 
@@ -194,8 +195,12 @@ class _Failure:
     message: str
     is_users: bool  # a UserError
     is_killed: bool = False
+    is_stopped: bool = False  # by a signal that asks for it
 
-    def error(self) -> Exception:
+    def error(self, is_interrupted: bool) -> BaseException:
+        """What to raise; after Ctrl-C, which `is_interrupted` tells of, a process that stopped is none."""
+        if is_interrupted and self.is_stopped:
+            return KeyboardInterrupt()
         return UserError(self.message) if self.is_users or self.is_killed else RuntimeError(self.message)
 
 
@@ -203,21 +208,25 @@ def _spawn(fn: Callable[..., None], args: tuple[Any, ...], count: int) -> None:
     context = multiprocessing.get_context("spawn")
     _start_quiet_tracker()
     address = f"tcp://127.0.0.1:{_free_port()}"
-    readers, processes = [], []
-    for rank in range(count):
-        reader, writer = context.Pipe(duplex=False)
-        process = context.Process(target=_child, args=(fn, args, rank, count, address, writer))
-        process.start()
-        writer.close()
-        readers.append(reader)
-        processes.append(process)
-    with _forwarded_signals([p.pid for p in processes if p.pid is not None]):
+    readers: list[Any] = []
+    processes: list[Any] = []
+    with _forwarded_signals(processes) as received:
+        for rank in range(count):
+            reader, writer = context.Pipe(duplex=False)
+            process = context.Process(target=_child, args=(fn, args, rank, count, address, writer))
+            with _held_back():
+                process.start()
+                processes.append(process)
+            writer.close()
+            readers.append(reader)
+        if received:  # maybe before all were there
+            _ask_to_stop(processes)
         is_well = _wait(processes)
     if is_well:
         return
     failures = [f for rank in range(count) if (f := _failure(rank, count, readers[rank], processes[rank]))]
     # The others fail after the first one, because they lost contact with it; a killed one can't tell when.
-    raise min(failures, key=lambda f: (not f.is_killed, f.when)).error()
+    raise min(failures, key=lambda f: (not f.is_killed, f.when)).error(is_interrupted=signal.SIGINT in received)
 
 
 def _start_quiet_tracker() -> None:
@@ -238,6 +247,7 @@ def _start_quiet_tracker() -> None:
 def _child(fn: Callable[..., None], args: tuple[Any, ...], rank: int, count: int, address: str, writer: Any) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
+        _let_through()
         _in_group(fn, args, rank, count, address)
     except (UserError, OSError) as e:
         found = disk_error(e) if isinstance(e, OSError) else e
@@ -245,6 +255,9 @@ def _child(fn: Callable[..., None], args: tuple[Any, ...], rank: int, count: int
         writer.send(_Failure(rank, time.monotonic(), text, is_users=found is not None))
         sys.stdout.flush()
         os._exit(2 if found else 1)
+    except KeyboardInterrupt:
+        sys.stdout.flush()
+        os._exit(_INTERRUPTED)
     except BaseException:
         text = f"process {rank} failed:\n{traceback.format_exc()}"
         writer.send(_Failure(rank, time.monotonic(), text, is_users=False))
@@ -293,7 +306,8 @@ def _failure(rank: int, count: int, reader: Any, process: Any) -> _Failure | Non
     hint = " (often: out of memory)" if name == "SIGKILL" else ""
     text = f"process {rank} of {count} was ended by {name}{hint}; the others have stopped, run the command again"
     ended_by_us = name == "SIGTERM"
-    return _Failure(rank, time.monotonic(), text, is_users=ended_by_us, is_killed=not ended_by_us)
+    is_stopped = ended_by_us or process.exitcode == _INTERRUPTED
+    return _Failure(rank, time.monotonic(), text, ended_by_us, is_killed=not ended_by_us, is_stopped=is_stopped)
 
 
 def stop_signals() -> list[signal.Signals]:
@@ -307,19 +321,42 @@ def stop_signals() -> list[signal.Signals]:
 
 
 @contextmanager
-def _forwarded_signals(pids: list[int]) -> Iterator[None]:
-    """Requests to stop go to the processes, which decide what to do; this one waits for them."""
+def _held_back() -> Iterator[None]:
+    """Ctrl-C waits, in this process until the end of the block, in one that is started in it until `_let_through`: it
+    would interrupt its imports otherwise."""
+    if os.name != "posix":
+        yield
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        _let_through()
+
+
+def _let_through() -> None:
+    if os.name == "posix":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+
+
+def _ask_to_stop(processes: list[Any]) -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGTERM)
+
+
+@contextmanager
+def _forwarded_signals(processes: list[Any]) -> Iterator[set[int]]:
+    """Requests to stop go to the processes, which decide what to do; this one waits for them. Gives what was asked."""
+    received: set[int] = set()
 
     def forward(number: int, frame: Any) -> None:
-        for pid in pids:
-            try:
-                os.kill(pid, signal.SIGTERM)
-            except ProcessLookupError:
-                continue
+        received.add(number)
+        _ask_to_stop(processes)
 
     old = {s: signal.signal(s, forward) for s in stop_signals()}
     try:
-        yield
+        yield received
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)

@@ -162,6 +162,25 @@ def test_bad_input_is_one_line_and_status_2(args, message, folder, tmp_path):
     assert [p for p in sorted(tmp_path.rglob("*")) if p not in before and "cache" not in p.parts] == []
 
 
+@pytest.mark.parametrize("cut", [20, 100])
+def test_a_broken_picture_is_named(cut, folder, tmp_path):
+    """Within its header or only when it is decoded, among the generated pictures or the real ones."""
+    made = tmp_path / "made"
+    made.mkdir()
+    for i, pixels in enumerate(ToyImages(1000).images):
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(made / f"{i:04d}.png")
+    whole = (made / "0700.png").read_bytes()
+    (made / "0700.png").write_bytes(whole[:cut])
+    result = call("--metrics=kid1k_toy", f"--images={made}", f"--data={folder}")
+    assert (result.exit_code, result.output.count("\n")) == (2, 1), result.output
+    assert result.output.startswith(f"Error: {made}: 0700.png can't be read (")
+    (made / "0700.png").write_bytes(whole)
+    (folder / "07.png").write_bytes(whole[:cut])
+    result = call("--metrics=kid1k_toy", f"--images={made}", f"--data={folder}")
+    assert (result.exit_code, result.output.count("\n")) == (2, 1), result.output
+    assert result.output.startswith(f"Error: {folder}: 07.png can't be read (")
+
+
 def test_error_in_one_of_several_processes_is_one_line(tmp_path):
     result = call("--metrics=kid1k_lite0", f"--network={tmp_path}/nowhere.pkl", "--gpus=2")
     assert result.exit_code == 2
