@@ -115,6 +115,8 @@ def check_job(job: Job) -> None:
         raise UserError("--held-out is for metrics such as mem5k_lite0, and none of these looks at it")
     if job.outdir is not None and not Path(job.outdir).is_dir():
         raise UserError(f"--outdir: {job.outdir} is no folder")
+    if job.outdir is not None and not os.access(job.outdir, os.W_OK):
+        raise UserError(f"--outdir: {job.outdir} can't be written: choose another place")
 
 
 def launch(job: Job, gpus: int | None) -> None:

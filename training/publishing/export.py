@@ -57,12 +57,12 @@ def example_inputs(G: Generator, n: int = 2) -> tuple[torch.Tensor, torch.Tensor
 
 def write_program(path: str | os.PathLike[str], G: Generator, truncation_psi: float, noise_mode: NoiseMode) -> float:
     """Writes the `.pt2` form (`torch.export.load` opens it); returns the largest difference from G's own images."""
-    program = exported_program(G, truncation_psi, noise_mode)
-    z, c = example_inputs(G, n=3)
-    error = _difference(G, truncation_psi, noise_mode, z, c, program.module()(z, c))
-    data = io.BytesIO()  # torch's own writer ends the whole process where a disk is full
-    torch.export.save(program, data)
-    with atomic_file(path) as file:
+    with atomic_file(path) as file:  # opened first: a place that can't be written is known before the long work
+        program = exported_program(G, truncation_psi, noise_mode)
+        z, c = example_inputs(G, n=3)
+        error = _difference(G, truncation_psi, noise_mode, z, c, program.module()(z, c))
+        data = io.BytesIO()  # torch's own writer ends the whole process where a disk is full
+        torch.export.save(program, data)
         file.write(data.getbuffer())
     return error
 
@@ -77,7 +77,20 @@ def write_onnx(path: str | os.PathLike[str], G: Generator, truncation_psi: float
         import onnxscript  # noqa: F401  (torch.onnx needs it)
     except ImportError as e:
         raise UserError(f"ONNX export needs the package {e.name}: pip install 'styleloom[onnx]'") from e
-    program = exported_program(G, truncation_psi, noise_mode)
+    with atomic_file(path) as file:  # opened first, as above
+        data = _onnx_model(exported_program(G, truncation_psi, noise_mode))
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = 3  # errors only
+        session = onnxruntime.InferenceSession(data, settings, providers=["CPUExecutionProvider"])
+        z, c = example_inputs(G, n=3)
+        inputs = {value.name: {"z": z, "c": c}[value.name].numpy() for value in session.get_inputs()}
+        (images,) = session.run(None, inputs)
+        error = _difference(G, truncation_psi, noise_mode, z, c, torch.from_numpy(images))
+        file.write(data)
+    return error
+
+
+def _onnx_model(program: Any) -> bytes:
     with warnings.catch_warnings(), _quiet("torch.onnx"):
         warnings.simplefilter("ignore")
         # Its optimiser takes additions of 1e-8 for additions of nothing, and then divides by zero.
@@ -85,17 +98,7 @@ def write_onnx(path: str | os.PathLike[str], G: Generator, truncation_psi: float
             program, input_names=["z", "c"], output_names=["images"], verbose=False, optimize=False
         )
     assert model is not None
-    data = model.model_proto.SerializeToString()
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3  # errors only
-    session = onnxruntime.InferenceSession(data, settings, providers=["CPUExecutionProvider"])
-    z, c = example_inputs(G, n=3)
-    inputs = {value.name: {"z": z, "c": c}[value.name].numpy() for value in session.get_inputs()}
-    (images,) = session.run(None, inputs)
-    error = _difference(G, truncation_psi, noise_mode, z, c, torch.from_numpy(images))
-    with atomic_file(path) as file:
-        file.write(data)
-    return error
+    return model.model_proto.SerializeToString()
 
 
 @contextlib.contextmanager
