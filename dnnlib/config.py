@@ -79,6 +79,9 @@ def from_dict(cls: type[T], data: Any, path: str = "") -> T:
     if unknown:
         named = ", ".join(sorted(unknown))
         raise ConfigError(f"unknown config field{'s' * (len(unknown) > 1)}: {named[:500]}")
+    missing = [f"{path}{f.name}" for f in dataclasses.fields(cls) if _is_required(f) and f.name not in data]
+    if missing:
+        raise ConfigError(f"missing config field{'s' * (len(missing) > 1)}: {', '.join(missing)}")
     return cls(**{k: _convert(known[k], v, f"{path}{k}") for k, v in data.items()})
 
 
@@ -119,6 +122,10 @@ def field_types(cls: Any) -> dict[str, Any]:
     """Field name -> resolved type annotation of a config dataclass."""
     hints = typing.get_type_hints(cls, include_extras=True)
     return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+
+
+def _is_required(field: dataclasses.Field) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _child(holder: Any, name: str, path: str) -> Any:
@@ -181,7 +188,9 @@ def _convert_union(args: tuple, value: Any, path: str) -> Any:
             return _convert(option, value, path)
         except ConfigError as e:
             errors.append(e)
-    raise errors[0]
+    raise errors[
+        -1 if isinstance(value, dict) else 0
+    ]  # a table may be a part's, which the last type is, and lack fields
 
 
 def _convert_sequence(origin: type, args: tuple, value: Any, path: str) -> Any:

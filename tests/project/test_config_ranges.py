@@ -73,6 +73,19 @@ def test_out_of_range_is_a_line(assignment, tmp_path):
         read_config(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({}, "missing config fields: G_opt.lr.start, G_opt.lr.end, G_opt.lr.kimg"),
+        ({"start": 1, "end": 0}, "missing config field: G_opt.lr.kimg"),
+        ({"start": 1, "end": 0, "kimg": 0, "x": 1}, "unknown config field: G_opt.lr.x"),
+    ],
+)
+def test_half_a_ramp_is_a_line(value, message):
+    with pytest.raises(ConfigError, match=message):
+        from_dict(TrainingConfig, with_value(PLAIN, "G_opt.lr", value))
+
+
 def test_options_are_checked_too():
     """They set fields without asking."""
     cfg = recipe("ada")
