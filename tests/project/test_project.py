@@ -94,6 +94,22 @@ def test_constraints_pin_what_the_project_installs():
     assert not missing, f"constraints.txt pins no version of {sorted(missing)}"
 
 
+def test_an_installed_package_has_its_data():
+    """The embedded pictures, the kernels' sources, the explorer's page: without them a wheel can't train the demo."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    packed = {
+        str(found.relative_to(ROOT))
+        for package, patterns in listed.items()
+        for pattern in patterns
+        for found in ROOT.joinpath(*package.split(".")).glob(pattern)
+    }
+    packages = ["dnnlib", "torch_utils", "training", "metrics"]
+    git = subprocess.run(["git", "ls-files", *packages], cwd=ROOT, capture_output=True, text=True, check=True)
+    data = {name for name in git.stdout.split() if not name.endswith(".py")}
+    assert len(data) > 20
+    assert not data - packed
+
+
 def test_no_folder_is_a_pile():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     code = (".py", ".cpp", ".h", ".cu", ".cuh")

@@ -154,7 +154,7 @@ def ensure(device: str) -> Status:
         if device not in _statuses:
             _statuses[device] = _load(device)
             if device in ("cpu", "cuda") and not _statuses[device].loaded:
-                reason = _statuses[device].reason
+                reason = _statuses[device].reason.rstrip(".")  # ninja's end with one
                 warnings.warn(
                     f"the compiled {device} ops are not in use: {reason}. Slower PyTorch code runs instead",
                     stacklevel=3,
