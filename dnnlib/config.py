@@ -79,7 +79,7 @@ def from_dict(cls: type[T], data: Any, path: str = "") -> T:
     if unknown:
         named = ", ".join(sorted(unknown))
         raise ConfigError(f"unknown config field{'s' * (len(unknown) > 1)}: {named[:500]}")
-    missing = [f"{path}{f.name}" for f in dataclasses.fields(cls) if _is_required(f) and f.name not in data]
+    missing = [f"{path}{name}" for name in _required(cls) if name not in data]
     if missing:
         raise ConfigError(f"missing config field{'s' * (len(missing) > 1)}: {', '.join(missing)}")
     return cls(**{k: _convert(known[k], v, f"{path}{k}") for k, v in data.items()})
@@ -124,8 +124,9 @@ def field_types(cls: Any) -> dict[str, Any]:
     return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
 
 
-def _is_required(field: dataclasses.Field) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+def _required(cls: Any) -> list[str]:
+    """Names of the fields without a default."""
+    return [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
 
 
 def _child(holder: Any, name: str, path: str) -> Any:

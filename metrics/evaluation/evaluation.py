@@ -233,7 +233,6 @@ class Evaluation:
             num_real=num_real,
             dataset=dataset.name,
             dataset_hash=content_hash,
-            reader_version=pictures.VERSION,
             generated=self._source.name,
             seed=self.settings.seed if self._generator is not None else None,
             held_out=held_out,
