@@ -34,8 +34,7 @@ def test_a_step(name, tmp_path):
         assert isinstance(step["measured"]["na2d flex_attention torch.float32"], float)
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("name", TRAINING)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n == "presets" else pytest.mark.soak) for n in TRAINING])
 def test_a_step_that_trains(name, tmp_path):
     result, content = run(tmp_path, name)
     assert result.exit_code == 0, result.output
