@@ -166,7 +166,8 @@ warnings.resetwarnings()
 train.main({[*written("train.py", "G.kind=snake")[1:], *SMALLER]!r})
 """
     said = run(folder, "-c", code)
-    assert '"frequency": 2.0' in said
+    (options,) = folder.glob("out/snake/*/training_options.json")
+    assert json.loads(options.read_text())["G"]["frequency"] == 2.0
     assert "done: out/snake" in said
 
 
