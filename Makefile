@@ -3,10 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-DEMO := out/demo
 JOBS ?= 2
 
-.PHONY: setup demo test lint soak sanitize gpu-check clean
+.PHONY: setup demo demo-long test lint soak sanitize gpu-check clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt requirements-nodeps.txt
@@ -16,11 +15,20 @@ $(STAMP): pyproject.toml constraints.txt requirements-nodeps.txt
 	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --requirement requirements-nodeps.txt
 	touch $@
 
-demo: setup
-	$(BIN)/python train.py --cfg=demo --outdir=$(DEMO)
-	set -e; run=$$(ls -d $(DEMO)/[0-9]* | tail -n 1); network=$$(ls $$run/network-snapshot-*.pkl | tail -n 1); \
+# Trains a preset, then samples, draws and measures what it has come to.
+define shown
+	$(BIN)/python train.py --cfg=$(1) --outdir=$(2)
+	set -e; run=$$(ls -d $(2)/[0-9]* | tail -n 1); network=$$(ls $$run/network-snapshot-*.pkl | tail -n 1); \
 	$(BIN)/python generate.py grid --network=$$network --seeds=0-79 --columns=16 --scale=2 --out=$$run/samples.png; \
 	$(BIN)/python -m training.sampling.demo --run=$$run
+endef
+
+demo: setup
+	$(call shown,demo,out/demo)
+
+# The same recipe left alone: about an hour.
+demo-long: setup
+	$(call shown,demo_long,out/demo-long)
 
 test: setup
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile

@@ -260,8 +260,6 @@ def _data_config(chosen: Preset, given: dict[Option, Any], settings: Sequence[st
     """Which data: needed before the preset, which may depend on the images' size."""
     holder = TrainingConfig()
     holder.data.path, holder.data.mirror = chosen.data or "", chosen.mirror
-    is_own = not any(option.field == "data.path" for option in given)
-    holder.data.use_labels = chosen.labels and is_own and not any(s.startswith("data.path") for s in settings)
     for option, value in given.items():
         if option.field is not None and option.field.startswith("data."):
             _assign(holder, option.field, value)

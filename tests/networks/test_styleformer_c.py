@@ -29,7 +29,7 @@ def styleformer_c(**changes):
         ("clevr", 256, 12_039_645),
         ("cityscapes", 256, 12_039_645),
         ("afhq512", 512, 16_958_946),
-        ("demo_c", 32, 1_605_997),
+        ("demo", 32, 242_365),
     ],
 )
 def test_presets_build_networks_of_their_size(name, side, parameters):

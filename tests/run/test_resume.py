@@ -89,8 +89,8 @@ def kill_runs(folder: Path, seed: int, count: int, processes: int = 1) -> None:
 
 
 def command_line(outdir: Path, *more: str) -> list[str]:
-    tiny = ["--cfg=demo", f"--data={EMOJI}", "--metrics=none", "--batch=4", "--g_dict=8,8,8", "--depth=8"]
-    sizes = ["G.w_dim=16", "G.z_dim=16", "D.channel_base=128", "D.channel_max=8"]
+    tiny = ["--cfg=cifar", f"--data={EMOJI}", "--metrics=none", "--batch=4", "--g_dict=8,8,8", "--num_layers=1,1,1"]
+    sizes = ["G.depth=8", "G.w_dim=16", "G.z_dim=16", "D.channel_base=128", "D.channel_max=8"]
     options = ["--kimg=50", "--tick=0.02", "--snap=1000", *[f"--set={s}" for s in sizes]]
     return [sys.executable, "train.py", f"--outdir={outdir}", *tiny, *options, *more]
 

@@ -235,7 +235,7 @@ def test_dry_run_prints_config_and_sizes_and_writes_nothing(tmp_path):
 def test_two_runs_of_a_command_write_the_same_network(tmp_path):
     digests = []
     for i in range(2):
-        args = [f"--outdir={tmp_path}/{i}", f"--data={EMOJI}", "--cfg=demo", "--batch=8", "--kimg=0.032", *TINY]
+        args = [f"--outdir={tmp_path}/{i}", f"--data={EMOJI}", "--cfg=cifar", "--batch=8", "--kimg=0.032", *TINY]
         done = run("train.py", *args)
         assert done.returncode == 0, done.stderr
         (folder,) = (tmp_path / str(i)).iterdir()

@@ -252,12 +252,12 @@ def trainer(emoji, preset: str, *settings: str) -> Trainer:
         ("demo_nat", [*TINY_NAT, *TINY_WAVELET], {"Loss/bcr/real", "Loss/bcr/fake", "Loss/r1_penalty"}),
         ("ffhq256", [*TINY_NAT, *TINY_WAVELET], {"Loss/bcr/real", "Loss/bcr/fake", "Loss/r1_penalty"}),
         (
-            "demo",
+            "cifar",
             [*TINY_NAT, *TINY_STYLEGAN2_D, "ada.p=0.5", "loss.pl_weight=2", "loss.style_mixing=0.9"],
             {"Loss/pl_penalty", "Loss/r1_penalty"},
         ),
         (
-            "demo",
+            "cifar",
             [*TINY_STYLEFORMER, *TINY_WAVELET, "loss.bcr_real=1", "loss.bcr_fake=1", "loss.image_norm=imagenet"],
             {"Loss/bcr/real", "Loss/bcr/fake"},
         ),

@@ -19,7 +19,6 @@ class Preset:
     data: str | None  # where that data set is expected; None: --data has to say
     resolution: tuple[int, int] | None  # its (height, width); None: any
     mirror: bool  # train on mirror images too, unless --mirror says otherwise
-    labels: bool  # train on the labels of just that data set, unless --cond says otherwise
     summary: str  # one line
 
 
@@ -27,15 +26,12 @@ PRESETS: dict[str, Preset] = {}
 
 
 def preset(
-    data: str | None = None,
-    resolution: tuple[int, int] | None = None,
-    mirror: bool = False,
-    labels: bool = False,
+    data: str | None = None, resolution: tuple[int, int] | None = None, mirror: bool = False
 ) -> Callable[[PresetFunction], PresetFunction]:
     """Decorator: offers a function as `--cfg=NAME`."""
 
     def decorate(fn: PresetFunction) -> PresetFunction:
-        PRESETS[fn.__name__] = Preset(fn, data, resolution, mirror, labels, (fn.__doc__ or "").partition("\n")[0])
+        PRESETS[fn.__name__] = Preset(fn, data, resolution, mirror, (fn.__doc__ or "").partition("\n")[0])
         return fn
 
     return decorate

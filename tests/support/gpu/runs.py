@@ -13,7 +13,7 @@ from support.gpu.steps import Setting, require
 from training import networks
 
 ROOT = Path(__file__).parents[3]
-TINY = ("--set=G.g_dict=[8,8,8]", "--set=D.channel_base=128", "--set=D.channel_max=8", "--batch=8")
+TINY = ("--g_dict=8,8", "--set=G.channel_base=128", "--set=D.channels=[8,8,8]", "--batch=8")
 VARIANTS = {
     "float32": (),
     "bfloat16": ("--precision=bfloat16",),

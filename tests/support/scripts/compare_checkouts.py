@@ -20,7 +20,7 @@ _AUTO = (
     "--cfg=auto --data={data} --batch=8 --set=G.channel_base=1024 --set=D.channel_base=1024 --set=loss.pl_interval=2"
 )
 RECIPES = {  # name -> (options, images per step)
-    "demo": ("--cfg=demo", 16),
+    "demo": ("--cfg=demo", 8),
     "demo_nat": ("--cfg=demo_nat", 16),
     "cifar --cond": (_CIFAR, 8),
     "auto: path length, mixing, ADA": (f"{_AUTO} --set=loss.r1_interval=4 --set=ada.speed_kimg=1", 8),
