@@ -24,7 +24,7 @@ from training.networks import files
 PAGE = read_page(ROOT / "docs" / "extending.md")
 FILES = {b.marks["file"]: b.text for b in PAGE.blocks if "file" in b.marks}
 SHELL = "\n".join(b.text for b in PAGE.blocks if b.language == "sh").replace("\\\n", " ")
-SMALLER = ["--kimg=0.032", "--metrics=none", "--set=G.channels=8", "--set=D.channel_base=128", "--set=D.channel_max=8"]
+SMALLER = ["--kimg=0.032", "--metrics=none", "--set=G.channels=8", "--set=D.channels=[8,8,8]"]
 
 
 @pytest.fixture(scope="module")

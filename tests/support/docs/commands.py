@@ -154,7 +154,7 @@ class Runner:
             return written
         config = json.loads(written[written.index("{") : written.rindex("}") + 1])
         said = invoke("train.py", [*args, *_cut_down(config, args)])
-        run = Path(re.findall(r"^training in (.*?): \d+ images", said, re.MULTILINE)[-1])
+        run = Path(re.findall(r"^training in (.*)$", said, re.MULTILINE)[-1])
         made = sorted(run.glob("network-snapshot-*.pkl"))[-1]
         full = run / f"network-snapshot-{int(config['total_kimg']):06d}.pkl"
         if made != full:
