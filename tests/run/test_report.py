@@ -104,6 +104,18 @@ def test_final_figures_are_those_of_the_newest_network_beside_the_baselines(run)
     assert "<b>1.25</b>" not in page(run), "a baseline is not the run's best"
 
 
+def test_a_metric_that_was_measured_once_has_no_curve(run):
+    add_metrics(run)
+    with open(run / "metric-cov2k_lite0.jsonl", "w") as f:
+        results = {"cov2k_lite0_density": 0.5, "cov2k_lite0_coverage": 0.25}
+        f.write(json.dumps({"results": results, "snapshot_pkl": "network-snapshot-000012.pkl"}) + "\n")
+    text = page(run)
+    assert re.findall(r"<h3>(.*?)</h3>", text)[0] == "fid50k_full"
+    assert "<h3>cov2k_lite0</h3>" not in text
+    assert "<td>cov2k_lite0_coverage</td><td>0.25</td>" in text
+    assert "Best cov2k_lite0_density" in text
+
+
 def test_the_page_loads_nothing(run):
     add_metrics(run)
     text = page(run)

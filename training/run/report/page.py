@@ -112,18 +112,18 @@ def _header(folder: Path, options: Line, stats: list[Line], metrics: dict[str, l
     for name, lines in metrics.items():
         best = _best(name, lines)
         if best is not None:
-            tiles.append((f"Best {name}", number(best)))
+            tiles.append((f"Best {best[0]}", number(best[1])))
     shown = "".join(f'<div class="tile"><span>{escape(n)}</span><b>{escape(v)}</b></div>' for n, v in tiles)
     h, w = options["G"]["img_resolution"]
     about = f"{options['preset']} · {options['G']['kind']} on {Path(options['data']['path']).name}, {w}×{h}"
     return f'<header><h1>{escape(folder.name)}</h1><p>{escape(about)}</p><div class="tiles">{shown}</div></header>'
 
 
-def _best(metric: str, lines: list[Line]) -> float | None:
-    values = [v for line in lines if line["snapshot_pkl"] for v in list(line["results"].values())[:1]]
-    if not values:
-        return None
-    return max(values) if larger_is_better(metric) else min(values)
+def _best(metric: str, lines: list[Line]) -> tuple[str, float] | None:
+    """The metric's first value by its name, where it was best."""
+    values = [next(iter(line["results"].items())) for line in lines if line["snapshot_pkl"]]
+    choose = max if larger_is_better(metric) else min
+    return choose(values, key=lambda item: item[1]) if values else None
 
 
 # -- samples ----------------------------------------------------------------------------------------------------------
@@ -194,6 +194,8 @@ def _metric_charts(metrics: dict[str, list[Line]]) -> list[str]:
             for key, value in line["results"].items():
                 if match and not key.endswith("_std"):
                     points.setdefault(key, []).append((float(match[1]), value))
+        if all(len(p) < 2 for p in points.values()):
+            continue  # a single value is in the table of final figures
         series = [Series(key.removeprefix(f"{name}_"), sorted(p)) for key, p in points.items()]
         better = "larger" if larger_is_better(name) else "smaller"
         figures.append(chart(name, series, f"{better.capitalize()} is better.", may_be_log=True))
