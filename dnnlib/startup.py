@@ -3,9 +3,9 @@
 The shell of `dnnlib.cli` takes over as soon as the command runs.
 """
 
-import multiprocessing
 import os
 import signal
+import sys
 from typing import Any
 
 
@@ -20,6 +20,7 @@ def finished() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# A process that another one of ours started is ended by that one; a shell's background job ignores Ctrl-C.
-if multiprocessing.parent_process() is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+# A process that multiprocessing started (it imports the script before it knows its parent) is ended by that one; a
+# shell's background job ignores Ctrl-C.
+if "--multiprocessing-fork" not in sys.orig_argv and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, _quit)

@@ -22,6 +22,22 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def toys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Detectors that cost nothing, a cache of their own, and metrics that other tests don't see."""
+    from support.metric_toys import register_toys
+
+    from dnnlib import cache
+    from metrics import names
+    from metrics.detectors import registry
+
+    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(registry, "_DETECTORS", dict(registry._DETECTORS))
+    monkeypatch.setattr(names, "KNOWN", dict(names.KNOWN))
+    register_toys(tmp_path)
+    registry._build.cache_clear()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
     """What the machine is, when something failed: numbers differ between processors."""
     if exitstatus:

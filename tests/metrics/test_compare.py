@@ -8,12 +8,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
-from support.metric_toys import ToyDetector, ToyGenerator, ToyImages, register_toys
+from support.metric_toys import ToyDetector, ToyGenerator, ToyImages
 
 import calc_metrics
-from dnnlib import UserError, cache
-from metrics import Split, compare_networks, comparison_table, compute_metrics, names
-from metrics.detectors import registry
+from dnnlib import UserError
+from metrics import Split, compare_networks, comparison_table, compute_metrics
 from metrics.formulas.memorisation import memorisation, nearest_distances
 from metrics.sources import GeneratorSource
 from training import networks
@@ -25,13 +24,7 @@ from training.options import check_config
 METRICS = ["fid100_toy", "kid100_toy", "is100_toy", "pr100_toy", "cov100_toy"]
 
 
-@pytest.fixture(autouse=True)
-def toys(monkeypatch, tmp_path):
-    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.setattr(registry, "_DETECTORS", dict(registry._DETECTORS))
-    monkeypatch.setattr(names, "KNOWN", dict(names.KNOWN))
-    register_toys(tmp_path)
-    registry._build.cache_clear()
+pytestmark = pytest.mark.usefixtures("toys")
 
 
 def changed(amount: float) -> ToyGenerator:

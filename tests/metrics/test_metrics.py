@@ -13,7 +13,7 @@ import torch.multiprocessing as mp
 from support.metric_toys import ToyDetector, ToyGenerator, ToyImages, register_toys
 
 from dnnlib import UserError, cache
-from metrics import compute_metrics, list_metrics, names, parse_name, path_length, require_detectors, table
+from metrics import compute_metrics, list_metrics, parse_name, path_length, require_detectors, table
 from metrics.baselines import PCAGaussian
 from metrics.detectors import DetectorMissing, load_detector, registry
 from metrics.formulas.frechet import frechet_distance, moments_of
@@ -26,13 +26,7 @@ from training.networks.image_space import to_uint8
 EMOJI = "datasets/noto-emoji-32.zip"
 
 
-@pytest.fixture(autouse=True)
-def toys(monkeypatch, tmp_path):
-    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.setattr(registry, "_DETECTORS", dict(registry._DETECTORS))
-    monkeypatch.setattr(names, "KNOWN", dict(names.KNOWN))
-    register_toys(tmp_path)
-    registry._build.cache_clear()
+pytestmark = pytest.mark.usefixtures("toys")
 
 
 def values(results):

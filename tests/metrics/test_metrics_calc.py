@@ -7,24 +7,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
-from support.metric_toys import ToyImages, register_toys
+from support.metric_toys import ToyImages
 
 import calc_metrics
-from dnnlib import cache
-from metrics import families, names
-from metrics.detectors import registry
+from metrics import families
 from training import networks
 from training.config import TrainingConfig
 from training.networks.generators.stylegan2 import StyleGAN2Config
 
-
-@pytest.fixture(autouse=True)
-def toys(monkeypatch, tmp_path):
-    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.setattr(registry, "_DETECTORS", dict(registry._DETECTORS))
-    monkeypatch.setattr(names, "KNOWN", dict(names.KNOWN))
-    register_toys(tmp_path)
-    registry._build.cache_clear()
+pytestmark = pytest.mark.usefixtures("toys")
 
 
 @pytest.fixture

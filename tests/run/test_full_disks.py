@@ -11,16 +11,12 @@ import pytest
 import torch
 from PIL import Image
 from support.dataset_samples import dataset_zip, pictures
-from support.metric_toys import register_toys
 from support.small_generators import network_file, small_generator
 from test_resume import command_line, run_until
 
 import calc_metrics
 import generate
 import train
-from dnnlib import cache
-from metrics import names
-from metrics.detectors import registry
 from training import networks
 from training.networks.__main__ import main as networks_main
 from training.networks.generators.stylegan2 import StyleGAN2Config
@@ -116,13 +112,7 @@ def in_child(program, args: list[str], largest_file: int | None) -> tuple[int, s
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), said
 
 
-@pytest.fixture(autouse=True)
-def toys(monkeypatch, tmp_path):
-    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.setattr(registry, "_DETECTORS", dict(registry._DETECTORS))
-    monkeypatch.setattr(names, "KNOWN", dict(names.KNOWN))
-    register_toys(tmp_path)
-    registry._build.cache_clear()
+pytestmark = pytest.mark.usefixtures("toys")
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
