@@ -35,8 +35,12 @@ from training.dataset import ImageDataset
 from training.options import check_config, resolve
 from training.training_loop import Trainer
 
-METRICS = ["kid2k_mobilenetv2", "cov2k_mobilenetv2", "kid2k_lite0", "cov2k_lite0"]
-FIGURES = ["kid2k_mobilenetv2", "cov2k_mobilenetv2_coverage", "kid2k_lite0", "cov2k_lite0_coverage"]
+FIGURES = {  # metric -> its figure that is shown
+    "kid2k_mobilenetv2": "kid2k_mobilenetv2",
+    "cov2k_mobilenetv2": "cov2k_mobilenetv2_coverage",
+    "kid2k_lite0": "kid2k_lite0",
+    "cov2k_lite0": "cov2k_lite0_coverage",
+}
 TRIAL_STEPS = 48  # whole cycles of all lazy phases
 
 
@@ -92,7 +96,7 @@ def learn(candidate: Candidate, kimg: float, seed: int, points: int) -> Iterator
         while trainer.nimg < kimg * 1000 * point / points:
             trainer.step()
         spent += time.process_time() - start
-        results = compute_metrics(METRICS, trainer.G_ema, dataset.unmirrored())
+        results = compute_metrics(list(FIGURES), trainer.G_ema, dataset.unmirrored())
         row = {"name": candidate.name, "seed": seed, "minutes": spent / 60, "kimg": trainer.nimg / 1000}
         row |= {"point": point, "points": points, "settings": [candidate.preset, *candidate.settings]}
         yield row | {name: value for r in results for name, value in r.results.items()}, trainer
@@ -106,7 +110,7 @@ def keep(trainer: Trainer, out: Path, row: dict) -> None:
 
 def line(row: dict) -> str:
     """A row of the table."""
-    figures = "  ".join(f"{row[m]:8.3f}" for m in FIGURES)
+    figures = "  ".join(f"{row[m]:8.3f}" for m in FIGURES.values())
     return f"{row['name']:24} {row['seed']!s:>5} {row['minutes']:6.1f} {row['kimg']:7.1f}  {figures}"
 
 
@@ -116,8 +120,9 @@ def summary(rows: Sequence[dict]) -> Iterator[str]:
     for row in rows:
         if row["point"] == row["points"]:
             ends[row["name"]].append(row)
-    for name, runs in sorted(ends.items(), key=lambda item: mean(r[FIGURES[0]] for r in item[1])):
-        spread = [[r[m] for r in runs] for m in FIGURES]
+    first = next(iter(FIGURES.values()))
+    for name, runs in sorted(ends.items(), key=lambda item: mean(r[first] for r in item[1])):
+        spread = [[r[m] for r in runs] for m in FIGURES.values()]
         figures = "  ".join(f"{mean(v):.3f} ({min(v):.3f}-{max(v):.3f})" for v in spread)
         yield f"{name:24} {len(runs)} seeds  {figures}"
 

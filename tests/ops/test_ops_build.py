@@ -279,6 +279,15 @@ def test_a_compiler_of_several_words(tmp_path, monkeypatch):
     assert "ccache g++ $flags" in toolchain.recipe("cpu").ninja_file
 
 
+def test_a_build_says_what_it_does_and_its_failure_names_the_first_error(tmp_path, monkeypatch, capsys):
+    ninja = _script(tmp_path / "ninja", "echo '[1/2] c++ a.cpp'\necho 'a.cpp:1:2: error: no luck today' >&2\nexit 1\n")
+    monkeypatch.setattr(toolchain, "find_ninja", lambda: str(ninja))
+    with pytest.raises(BuildError, match=r"^the compiler failed: a.cpp:1:2: error: no luck today$"):
+        library._run_ninja(toolchain.recipe("cpu"), tmp_path)
+    assert capsys.readouterr().err == "compiling the cpu ops, once on this machine\n"
+    assert (tmp_path / "build.ninja").is_file()
+
+
 def test_a_broken_ninja_is_passed_over_or_named(tmp_path, monkeypatch):
     broken = _script(tmp_path / "bin" / "ninja", "exit 3\n")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))

@@ -199,7 +199,8 @@ def test_w_avg_moves_by_the_mean_style(emoji):
 
 
 class _Waits(TorchDispatchMode):
-    """Notes the operations whose results the host has to wait for on a GPU: values read, sizes that data decide."""
+    """Notes the operations whose results the host has to wait for on a GPU: values read, sizes that data decide. (Whole
+    tensors that are read are no operation on a CPU: `read` notes these.)"""
 
     NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal")
 
@@ -212,6 +213,16 @@ class _Waits(TorchDispatchMode):
         if name.startswith(self.NAMES):
             self.seen.append(name)
         return func(*args, **(kwargs or {}))
+
+    def read(self, name: str):
+        """In place of a method of tensors."""
+        method = getattr(torch.Tensor, name)
+
+        def noted(tensor, *args, **kwargs):
+            self.seen.append(name)
+            return method(tensor, *args, **kwargs)
+
+        return noted
 
 
 @pytest.mark.parametrize(
@@ -228,10 +239,13 @@ def test_a_step_never_waits_for_the_device(name, settings, monkeypatch):
     t = trainer(recipe(name, *settings))
     monkeypatch.setattr(training_loop, "sync_gradients", lambda parameters: 0)
     assert t.step_count == 0
-    with _Waits() as waits:
+    waits = _Waits()
+    for name in ("tolist", "cpu", "numpy"):
+        monkeypatch.setattr(torch.Tensor, name, waits.read(name))
+    with waits:
         for _ in range(7):
             t.step()
     assert waits.seen == []
     with waits:
         t.review()
-    assert waits.seen, "the mode does see what is read"
+    assert set(waits.seen) == {"tolist", "_local_scalar_dense"}, "it does see what is read"

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
 from dnnlib.cli import PATH, Command
@@ -22,7 +21,7 @@ from training.networks.shared.generator import Generator
 from training.run.report.page import spread, write_report
 from training.sampling.commands.options import LabelOptions, load_generator
 from training.sampling.pictures import enlarged, labelled_sheet, to_pil, write_picture
-from training.sampling.seeds import image_of_seed
+from training.sampling.seeds import class_label, image_of_seed
 
 DETECTORS = ("lite0", "mobilenetv2")  # both come with the set-up
 BASELINE = "pca64"
@@ -98,7 +97,7 @@ def neighbours(G: Generator, dataset: ImageDataset, rows: int = 3) -> Image.Imag
 def _labels(G: Generator, seeds: range) -> torch.Tensor:
     """Labels [N, c_dim]: all classes in turn, or what the network was trained on."""
     if G.c_dim and G.label_vectors is None:
-        return F.one_hot(torch.tensor(seeds) % G.c_dim, G.c_dim).float()
+        return torch.cat([class_label(G, seed % G.c_dim) for seed in seeds])
     return LabelOptions().of_seeds(G, seeds)
 
 
