@@ -137,7 +137,8 @@ def print_overview(cfg: TrainingConfig, dataset: ImageDataset, g_size: int, d_si
         "D": f"{cfg.D.kind}, {d_size:,} parameters",
         "objective": f"{cfg.loss.kind}, augmentation {cfg.ada.mode}",
         "length": f"{cfg.total_kimg:,g} kimg in batches of {cfg.batch}",
-        "computes": f"in {cfg.precision} on {gpu or f'the CPU, {torch.get_num_threads()} threads'}"
+        "computes": ("" if cfg.precision == "auto" else f"in {cfg.precision} ")
+        + f"on {gpu or f'the CPU, {torch.get_num_threads()} threads'}"
         + (f", {cfg.gpus} processes" if cfg.gpus > 1 else ""),
         "metrics": ", ".join(cfg.metrics) or "none",
     }

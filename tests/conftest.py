@@ -15,6 +15,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # One worker per core: threads of several workers would only wait for each other, and so would their children's.
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+os.environ["STYLELOOM_PRECISION"] = "float32"  # of runs that leave it open, on any processor
 
 
 @pytest.fixture(autouse=True)

@@ -86,10 +86,10 @@ class TrainingConfig:
     keep_snapshots: Count | None = None  # network snapshots that stay, besides each metric's best; None: all
     workers: Annotated[int, Range(0, 256)] = 0  # processes per rank that decode images ahead; 0: none
     wandb: str | None = None  # project of Weights & Biases to report to
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of the highest resolutions
-    half_resolutions: Layers = 4  # so many of them in G and in D, if precision is not float32
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: float32 or what the launcher finds
+    half_resolutions: Layers | None = None  # so many of the highest in G and in D; None: all, 4 of float16
     compile: bool = False  # torch.compile for the main phases
-    nhwc: bool | None = None  # keep D's convolution tensors channels-last; None: on a GPU in half precision
+    nhwc: bool | None = None  # keep the convolutions' tensors channels-last; None: but in float32 on a GPU
     nobench: bool = False  # CUDA: don't let cuDNN pick algorithms by timing
     deterministic: bool = False  # only algorithms that give the same bits again, also on a GPU; slower there
     allow_tf32: bool = False  # CUDA: TensorFloat-32 in matrix products and convolutions

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from training.run.checkpoint import (
 from training.run.recorder import FolderRecorder, Recorder
 from training.run.run_folder import RunFolder
 from training.session import Session
+from training.step.automatic import automatic_precision
 from training.step.interrupt import StopRequest
 from training.training_loop import Trainer
 
@@ -60,7 +61,7 @@ def _process(plugins: Sequence[str], config: dict[str, Any], place: Place, datas
     run: RunFolder | None = None
     try:
         with StopRequest() as stop:
-            run, state, cfg = _open_run(cfg, place)
+            run, state, cfg = _open_run(cfg, place, device)
             data = cfg.data
             dataset = dataset or distributed.agreed(
                 lambda: open_dataset(data.path, data.use_labels, data.max_size, data.mirror)
@@ -71,7 +72,9 @@ def _process(plugins: Sequence[str], config: dict[str, Any], place: Place, datas
             run.close()
 
 
-def _open_run(cfg: TrainingConfig, place: Place) -> tuple[RunFolder | None, dict[str, Any] | None, TrainingConfig]:
+def _open_run(
+    cfg: TrainingConfig, place: Place, device: torch.device
+) -> tuple[RunFolder | None, dict[str, Any] | None, TrainingConfig]:
     """The run folder (in the first process only), the state to go on from, or None for a fresh start, and the config.
     Nothing in an existing folder is changed yet."""
     opened: list[RunFolder] = []
@@ -79,9 +82,11 @@ def _open_run(cfg: TrainingConfig, place: Place) -> tuple[RunFolder | None, dict
     def open_or_create() -> tuple[dict[str, Any] | None, dict[str, Any]]:
         found = _folder_to_continue(cfg, place)
         if found is None:
-            opened.append(RunFolder.create(place.outdir, place.description, cfg))
-            return None, to_dict(cfg)
+            settled = _settled(cfg, device)
+            opened.append(RunFolder.create(place.outdir, place.description, settled))
+            return None, to_dict(settled)
         settings = cfg if place.folder is not None else settings_to_continue(found, cfg)
+        settings = _settled(settings, device)  # a folder may be continued with --precision=auto
         state = load_state(found)
         check_fits(state, settings, found)
         opened.append(RunFolder(found))
@@ -94,6 +99,15 @@ def _open_run(cfg: TrainingConfig, place: Place) -> tuple[RunFolder | None, dict
             run.close()
         raise
     return (opened[0] if opened else None), state, from_dict(TrainingConfig, config)
+
+
+def _settled(cfg: TrainingConfig, device: torch.device) -> TrainingConfig:
+    """With a precision for good: the run's options name it, so that the run goes on in it on any machine."""
+    if cfg.precision != "auto":
+        return cfg
+    precision, why = automatic_precision(cfg, device)
+    say(f"precision  {precision}: {why}")
+    return replace(cfg, precision=precision)  # type: ignore[arg-type]
 
 
 def _folder_to_continue(cfg: TrainingConfig, place: Place) -> Path | None:

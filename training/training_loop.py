@@ -71,7 +71,8 @@ class Trainer:
         }
         apply_precision(self.G, self.D, cfg)
         if is_channels_last(cfg, self.device):
-            self.D.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            for network in (self.G, self.D):
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if cfg.compile:
             compile_first_order(self.objective)
 

@@ -231,6 +231,14 @@ def test_upfirdn2d_against_the_definition(name):
         check(lambda: [upfirdn2d(x, f.double(), up, down, pad, flip, 1.5)], [want], torch.float64, orders=(0, 1))
 
 
+def test_upfirdn2d_where_channels_come_last():
+    x = random_tensor(2, 9, 8, 11).to(memory_format=torch.channels_last)
+    f = FILTERS["odd"].double()
+    for up, down in (((2, 2), (1, 1)), ((1, 1), (2, 3))):
+        want = zero_insertion(x, f, up, down, (6, 5, 6, 5), False, 1.5)
+        check(lambda u=up, d=down: [upfirdn2d(x, f, u, d, (6, 5, 6, 5), False, 1.5)], [want], torch.float64, orders=(0,))
+
+
 def upfirdn2d_of_every_instance(dtype):
     x, f = random_tensor(2, 3, 9, 12).to(dtype), FILTERS["odd"] / 100
     want = zero_insertion(x.double(), f.double(), (2, 1), (1, 3), (2, 3, 1, 2), False, 1.0)

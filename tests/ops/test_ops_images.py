@@ -170,6 +170,37 @@ def test_upfirdn2d_against_the_definition(name):
 
 
 @needs_kernels
+@pytest.mark.parametrize("name", FILTERS)
+def test_upfirdn2d_where_channels_come_last(name):
+    """Another kernel, with the same sums; images of few channels are laid out again instead."""
+    f = FILTERS[name]
+    rates = [(1, 1), (2, 2), (3, 1), (1, 4)]
+    for channels in (3, 8, 21):
+        x = random_tensor(2, channels, 9, 14).to(memory_format=torch.channels_last)
+        for up, down, pad, flip in itertools.product(rates, rates, [(6, 5, 6, 5), (11, 0, -1, 14)], [False, True]):
+            y = upfirdn2d(x, f, up, down, pad, flip, 1.5)
+            assert error(y, zero_insertion(x, f, up, down, pad, flip, 1.5)) < 1e-6, (channels, up, down, pad)
+            assert y.is_contiguous(memory_format=torch.channels_last) or channels < 8
+
+
+@needs_kernels
+@pytest.mark.parametrize("is_last", [False, True])
+@pytest.mark.parametrize("name", FILTERS)
+def test_bfloat16_is_summed_in_float32_and_rounded_once(name, is_last):
+    layout = torch.channels_last if is_last else torch.contiguous_format
+    x = random_tensor(2, 9, 13, 14).bfloat16().to(memory_format=layout)
+    b = random_tensor(9, seed=1).bfloat16()
+    wide = x.float()
+    for up, down in [((1, 1), (2, 2)), ((2, 2), (1, 1)), ((3, 2), (1, 3))]:
+        got, want = (upfirdn2d(t, FILTERS[name].float(), up, down, (6, 5, 6, 5)) for t in (x, wide))
+        assert torch.equal(got, want.bfloat16())
+    got, want = (bias_act(t, b, act="swish", gain=1.3, clamp=0.7) for t in (x, wide))
+    assert torch.equal(got, want.bfloat16())
+    bad = torch.tensor([torch.nan, torch.inf, -torch.inf, 3.4e38, 1e-40], dtype=torch.bfloat16)
+    assert torch.equal(bias_act(bad, gain=1.0).nan_to_num(7), bad.nan_to_num(7))
+
+
+@needs_kernels
 @settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_upfirdn2d_fuzz(data):
@@ -183,7 +214,8 @@ def test_upfirdn2d_fuzz(data):
             random_tensor(draw(1, 6), seed=draw(0, 9))
         ),  # of rank one
     ][draw(0, 2)]()
-    x = random_tensor(draw(0, 2), draw(1, 3), draw(1, 20), draw(1, 40), seed=draw(0, 9))
+    x = random_tensor(draw(0, 2), draw(1, 9), draw(1, 20), draw(1, 40), seed=draw(0, 9))
+    x = x.to(memory_format=[torch.contiguous_format, torch.channels_last][draw(0, 1)])
     options = {
         "up": (draw(1, 4), draw(1, 4)),
         "down": (draw(1, 5), draw(1, 5)),

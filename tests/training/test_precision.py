@@ -158,7 +158,25 @@ def test_only_the_highest_resolutions_are_lowered():
     assert all(p.dtype == torch.float32 for p in (*t.D.parameters(), *t.G.parameters()))
 
 
-def test_the_lowest_resolution_stays_float32():
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_bfloat16_of_all_resolutions(name):
+    """Without a number of them; the logits' layer, statistics and styles stay float32."""
+    settings = [s for s in SETTINGS[name] if not s.startswith("half")]
+    t = trainer(recipe(name, *settings, "precision=bfloat16"))
+    parts = {
+        "ada": ("D.b4.conv", "G.synthesis.b8_0.enc", "D.b4.out", "G.synthesis.b8_0.enc.affine1"),
+        "bcr": ("D.final_conv", "G.synthesis.layers.0", "D.final_linear.2", "G.synthesis.layers.0.blocks.0.norm1.style"),
+    }[name]
+    seen: list[torch.dtype] = []
+    networks = torch.nn.ModuleDict({"G": t.G, "D": t.D})
+    for part in parts:
+        networks.get_submodule(part).register_forward_hook(lambda m, i, o: seen.append(o.dtype))
+    logits = t.D(t.G(torch.zeros(4, 16)), None)
+    assert sorted(map(str, seen)) == ["torch.bfloat16"] * 2 + ["torch.float32"] * (len(seen) - 2)
+    assert logits.dtype == torch.float32
+
+
+def test_the_lowest_resolution_stays_float32_if_their_number_is_given():
     t = trainer(recipe("ada", *SETTINGS["ada"], "half_resolutions=9", "precision=bfloat16"))
     assert not any(p.dtype != torch.float32 for p in t.D.b4.parameters())
     seen = []
@@ -175,7 +193,8 @@ def test_a_generator_without_resolutions_refuses_half_precision(monkeypatch):
 
 def test_channels_last_is_the_same_within_rounding():
     """Gradients: after a step of Adam, whose beta1 is 0, even rounding of tiny ones shows."""
-    a, b = trainer(recipe("ada")), trainer(recipe("ada", "nhwc=true"))
+    a, b = trainer(recipe("ada", "nhwc=false")), trainer(recipe("ada"))
+    assert not a.D.b16.conv0.weight.is_contiguous(memory_format=torch.channels_last)
     assert b.D.b16.conv0.weight.is_contiguous(memory_format=torch.channels_last)
     for phase in range(4):
         assert error(gradient(b, phase), gradient(a, phase)) <= 1e-4, a.phases[phase].name
@@ -186,7 +205,9 @@ def test_channels_last_is_the_same_within_rounding():
     [
         (None, "bfloat16", "cuda", True),
         (None, "float32", "cuda", False),
-        (None, "float16", "cpu", False),
+        (None, "auto", "cuda", False),
+        (None, "float32", "cpu", True),
+        (False, "bfloat16", "cpu", False),
         (False, "float16", "cuda", False),
         (True, "float32", "cpu", True),
     ],

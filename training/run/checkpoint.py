@@ -134,8 +134,14 @@ def find_unfinished(outdir: str, cfg: TrainingConfig, say: Callable[[str], None]
 
 def settings_to_continue(folder: Path, cfg: TrainingConfig) -> TrainingConfig:
     """`cfg`, or the run's own settings where `cfg` is what it began with and it was continued with others since."""
+    recorded = read_config(folder)
     changed = not _same_training(folder, cfg) and _same_training(folder, cfg, FIRST_OPTIONS_FILE)
-    return replace(read_config(folder), gpus=cfg.gpus) if changed else cfg
+    return replace(recorded, gpus=cfg.gpus) if changed else with_precision_of(recorded, cfg)
+
+
+def with_precision_of(recorded: TrainingConfig, cfg: TrainingConfig) -> TrainingConfig:
+    """`cfg`; where it leaves the precision open, what a run has begun with goes on."""
+    return replace(cfg, precision=recorded.precision) if cfg.precision == "auto" else cfg
 
 
 def newest_run(outdir: str) -> str:
@@ -186,7 +192,8 @@ def _same_training(folder: Path, cfg: TrainingConfig, options: str = OPTIONS_FIL
     if not (folder / options).is_file():
         return False
     try:
-        return _identity(read_config(folder, options)) == _identity(cfg)
+        recorded = read_config(folder, options)
+        return _identity(recorded) == _identity(with_precision_of(recorded, cfg))
     except ConfigError:
         return False
 
@@ -196,7 +203,8 @@ def _identity(cfg: TrainingConfig) -> dict[str, Any]:
     earlier versions have relative paths."""
     data = to_dict(cfg.data) | {"path": os.path.abspath(located(cfg.data.path))}
     resume = os.path.abspath(cfg.resume) if cfg.resume and os.path.isfile(cfg.resume) else cfg.resume
-    return to_dict(cfg) | {"gpus": None, "batch_gpu": cfg.micro_batch, "data": data, "resume": resume}
+    same = to_dict(cfg) | {"gpus": None, "batch_gpu": cfg.micro_batch, "data": data, "resume": resume}
+    return same | ({"half_resolutions": None} if cfg.precision == "float32" else {})
 
 
 def check_fits(state: dict[str, Any], cfg: TrainingConfig, folder: Path) -> None:

@@ -23,6 +23,8 @@ _X86_ISAS = {
     # 32-byte vectors here too: a window row of up to 8 keys fills them; what counts are the 32 registers.
     "avx512": "-DSL_VECTOR_BYTES=32 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma",
 }
+# Of the rows of dense attention, which runs where there are matrix units; those processors have all of AVX-512.
+_DENSE_FLAGS = f"{_X86_ISAS['avx512']}".replace("=32", "=64") + " -mprefer-vector-width=512"
 _CPU_KERNELS = ("attention/attention", "bias_act", "upfirdn2d")  # below csrc/cpu
 CUDA_KERNELS = ("attention", "bias_act", "upfirdn2d")  # below csrc/cuda
 
@@ -123,7 +125,9 @@ def cuda_arch_flags() -> str:
 
 def _cpu_edges() -> list[tuple[str, str, str, str]]:
     """(rule, source, object, flags) of every compilation of the CPU library."""
-    edges = [("cxx", "cpu/binding.cpp", "binding.o", binding_flags())]
+    edges = [("cxx", f"cpu/{name}.cpp", f"{name}.o", binding_flags()) for name in ("binding", "dense_attention")]
+    if "avx512" in isa_flags():
+        edges.append(("cxx", "cpu/dense_rows.cpp", "dense_rows.o", f"{KERNEL_FLAGS} -DSL_ISA=dense_isa {_DENSE_FLAGS}"))
     for isa, flags in isa_flags().items():
         for kernel in _CPU_KERNELS:
             target = f"{Path(kernel).name}.{isa}.o"

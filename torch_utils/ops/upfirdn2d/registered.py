@@ -20,7 +20,13 @@ def _upfirdn2d(
 ) -> Tensor:
     x0, x1, y0, y1 = padding
     y = reference.upfirdn2d(x, f, (up[0], up[1]), (down[0], down[1]), (x0, x1, y0, y1), flip_filter, gain)
-    return y.contiguous()
+    return y.contiguous(memory_format=_format(x))
+
+
+def _format(x: Tensor) -> torch.memory_format:
+    """Of what the op returns for x. Below 8 channels (images) nothing is gained by their coming last."""
+    last = x.shape[1] >= 8 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
 
 
 @torch.library.register_fake("styleloom::upfirdn2d")
@@ -29,7 +35,8 @@ def _upfirdn2d_shape(
 ) -> Tensor:
     width = reference.output_size(x.shape[3], up[0], down[0], (padding[0], padding[1]), f.shape[-1])
     height = reference.output_size(x.shape[2], up[1], down[1], (padding[2], padding[3]), f.shape[0])
-    return x.new_empty([x.shape[0], x.shape[1], height, width])
+    size = [x.shape[0], x.shape[1], height, width]
+    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=_format(x))
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

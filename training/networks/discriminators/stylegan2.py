@@ -17,6 +17,7 @@ from training.networks.shared.layers import (
     RESAMPLE_TAPS,
     EqualizedConv2d,
     FullyConnected,
+    at_least_float32,
     channels_at,
     minibatch_std,
 )
@@ -86,7 +87,8 @@ class DiscriminatorEpilogue(nn.Module):
             x = x + self.fromrgb(img)
         if self.mbstd_channels:
             x = minibatch_std(x, self.group_size, self.mbstd_channels)
-        return self.out(self.fc(self.conv(x).flatten(1)))
+        y = self.fc(self.conv(x).flatten(1))
+        return self.out(y.to(at_least_float32(y.dtype)))
 
 
 @register("stylegan2_discriminator", StyleGAN2DiscriminatorConfig)

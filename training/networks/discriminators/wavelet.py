@@ -108,6 +108,7 @@ class WaveletDiscriminator(Discriminator):
         scales: list[list[nn.Module]] = [[from_rgb] for from_rgb in self.from_rgbs]
         for scale, conv in zip(scales, self.convs):
             scale.append(conv)
+        scales[-1].append(self.final_conv)
         return scales[::-1]
 
     def forward(self, img: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
@@ -117,8 +118,8 @@ class WaveletDiscriminator(Discriminator):
             # The Haar transform of the halved image is what the paper gets by inverting the previous coefficients.
             img = downsample2d(img, self.resample_filter)
             x = conv(x) + from_rgb(img)
-        x = self.final_conv(minibatch_std(x.to(img.dtype), self.cfg.mbstd_group_size))
-        y = self.final_linear(x.flatten(1))
+        x = self.final_conv(minibatch_std(x, self.cfg.mbstd_group_size))
+        y = self.final_linear(x.to(img.dtype).flatten(1))
         return project_label(y, self.mapping(None, c)) if self.c_dim else y
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from dnnlib.config import Layers, Side, Weight
 from dnnlib.errors import UserError
+from torch_utils.ops.attention import attention
 from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.upfirdn2d import setup_filter, upsample2d
 from training.networks.registry import GeneratorConfig, register
@@ -95,7 +96,7 @@ class EncoderLayer(nn.Module):
             proj = self.proj_weight.to(k.dtype)
             k, v = proj @ k, proj @ v
         q, k, v = (self._split_heads(t) for t in (q, k, v))
-        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return attention(q, k, v).transpose(1, 2).flatten(2)
 
     def _split_heads(self, t: torch.Tensor) -> torch.Tensor:
         """[N, L, C] -> [N, heads, L, C / heads]."""

@@ -92,15 +92,20 @@ def minibatch_std(x: torch.Tensor, group_size: int | None, num_channels: int = 1
     """Appends the standard deviation within groups of the batch as channels (Progressive Growing, section 3).
 
     [N, C, H, W] -> [N, C + num_channels, H, W]. A group takes every (N/G)-th image. G is the largest divisor of N
-    that is at most `group_size`.
+    that is at most `group_size`. Statistics of half-precision maps are float32.
     """
     n, c, h, w = x.shape
     g = largest_divisor(n, group_size or n)
-    y = x.reshape(g, n // g, num_channels, c // num_channels, h, w)
+    y = x.to(at_least_float32(x.dtype)).reshape(g, n // g, num_channels, c // num_channels, h, w)
     y = y - y.mean(dim=0)
     y = (y.square().mean(dim=0) + 1e-8).sqrt().mean(dim=[2, 3, 4])
     y = y[:, :, None, None].repeat(g, 1, h, w)
     return torch.cat([x, y.to(x.dtype)], dim=1)
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """float32 for the half precisions, else the dtype itself."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def largest_divisor(n: int, at_most: int) -> int:

@@ -1,6 +1,6 @@
 // bias_act and upfirdn2d between the dispatcher and the kernels of one device.
 //
-// A Device offers `bias_act(args, tensor on it)`, `upfirdn(args, tensor)`, `kernel_type(dtype)`, `fresh(tensor)`, which
+// A Device offers `bias_act(args, tensor on it)`, `upfirdn(args, tensor)`, `image_type(dtype)`, `fresh(tensor)`, which
 // prepares new memory for results, and `kFactorises`: whether its upfirdn finds the passes of a 2-D filter itself.
 #pragma once
 
@@ -49,7 +49,7 @@ inline double stored_clamp(double clamp, at::ScalarType type) {
 template <class Device>
 at::Tensor run_bias_act(const at::Tensor& x_in, const OptionalTensor& b_in, const OptionalTensor& g_in,
                         const OptionalTensor& g2_in, const BiasActOptions& options) {
-  at::Tensor x = x_in.to(Device::kernel_type(x_in.scalar_type()));
+  at::Tensor x = x_in.to(Device::image_type(x_in.scalar_type()));
   if (!x.is_non_overlapping_and_dense()) x = x.contiguous();
   const at::Tensor b = b_in ? b_in->to(x.scalar_type()).contiguous() : at::Tensor();
   const at::Tensor g = g_in ? in_order_of(*g_in, x) : at::Tensor();
@@ -88,11 +88,20 @@ at::Tensor bias_act_grad(const at::Tensor& g, const OptionalTensor& g2, const at
   return run_bias_act<Device>(x, b, g, g2, {dim, act, alpha, gain, clamp, g2 ? 2 : 1, from_output});
 }
 
+// The memory format that upfirdn2d reads and writes. Below 8 channels (images) nothing is gained by their coming last.
+inline at::MemoryFormat filtered_format(const at::Tensor& x) {
+  const bool last = x.size(1) >= 8 && x.is_contiguous(at::MemoryFormat::ChannelsLast) && !x.is_contiguous();
+  return last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+}
+
 template <class Device>
-at::Tensor run_upfirdn(const at::Tensor& x_in, const at::Tensor& f, const UpfirdnParams& params) {
-  const at::Tensor x = x_in.to(Device::kernel_type(x_in.scalar_type())).contiguous();
-  const at::Tensor y =
-      Device::fresh(at::empty({x.size(0), x.size(1), params.out_height, params.out_width}, x.options()));
+at::Tensor run_upfirdn(const at::Tensor& x_in, const at::Tensor& f, UpfirdnParams params) {
+  const at::MemoryFormat format = filtered_format(x_in);
+  const at::Tensor x = x_in.to(Device::image_type(x_in.scalar_type())).contiguous(format);
+  const at::Tensor y = Device::fresh(at::empty({x.size(0), x.size(1), params.out_height, params.out_width},
+                                               x.options().memory_format(format)));
+  params.channels = format == at::MemoryFormat::ChannelsLast ? x.size(1) : 1;
+  params.planes = x.size(0) * x.size(1) / params.channels;
   if (y.numel() > 0) with_type(x.scalar_type(), [&](auto type) {
     using T = decltype(type);
     using Sum = typename AccumulateIn<T>::type;
@@ -118,7 +127,6 @@ at::Tensor upfirdn2d(const at::Tensor& x, const at::Tensor& f_in, at::IntArrayRe
   if (!flip_filter) f = f.dim() == 2 ? f.flip({0, 1}) : f.flip({0});
   const int64_t taps_x = f.size(-1), taps_y = f.size(0);
   UpfirdnParams p = {};
-  p.planes = x.size(0) * x.size(1);
   p.height = x.size(2);
   p.width = x.size(3);
   p.out_height = f.dim() == 2 ? filtered_size(p.height, up[1], down[1], padding[2] + padding[3], taps_y) : p.height;

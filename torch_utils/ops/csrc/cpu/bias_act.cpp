@@ -1,29 +1,37 @@
 // bias_act on the CPU: runs of elements that share one bias value, vectorised by the compiler.
+// T: how elements are stored; they are computed in Sum.
 
 #include "../shared/activation.h"
+#include "bfloat16.h"
 #include "kernels.h"
 
 namespace styleloom {
 namespace SL_ISA {
 namespace {
 
+template <class T>
+using Sum = typename AccumulateIn<T>::type;
+
 template <class T, int act, int order>
-void run_of(const BiasActArgs<T>& a, int64_t begin, int64_t end, T b) {
-  const T alpha = T(a.p.alpha), gain = T(a.p.gain), clamp = T(a.p.clamp);
+void run_of(const BiasActArgs<T>& a, int64_t begin, int64_t end, Sum<T> b) {
+  typedef Sum<T> S;
+  const S alpha = S(a.p.alpha), gain = S(a.p.gain), clamp = S(a.p.clamp), zero = S(0);
   const bool from_output = a.p.from_output;
   const T *x = a.x, *g = a.g, *g2 = a.g2;
   T* y = a.y;
   if (order == 0) {
     for (int64_t i = begin; i < end; ++i) {
-      y[i] = bias_act_element<T, act, order>(x[i], b, T(0), T(0), alpha, gain, clamp, false);
+      y[i] = narrow<T>(bias_act_element<S, act, order>(widen(x[i]), b, zero, zero, alpha, gain, clamp, false));
     }
   } else if (order == 1 && from_output) {
     for (int64_t i = begin; i < end; ++i) {
-      y[i] = bias_act_element<T, act, order>(x[i], T(0), g[i], T(0), alpha, gain, clamp, true);
+      y[i] = narrow<T>(bias_act_element<S, act, order>(widen(x[i]), zero, widen(g[i]), zero, alpha, gain, clamp, true));
     }
   } else {
     for (int64_t i = begin; i < end; ++i) {
-      y[i] = bias_act_element<T, act, order>(x[i], b, g[i], order == 2 ? g2[i] : T(0), alpha, gain, clamp, from_output);
+      const S second = order == 2 ? widen(g2[i]) : zero;
+      y[i] = narrow<T>(
+          bias_act_element<S, act, order>(widen(x[i]), b, widen(g[i]), second, alpha, gain, clamp, from_output));
     }
   }
 }
@@ -31,15 +39,17 @@ void run_of(const BiasActArgs<T>& a, int64_t begin, int64_t end, T b) {
 // Elements one after another whose bias differs every time (channels last).
 template <class T, int act, int order>
 void cycle_of(const BiasActArgs<T>& a, int64_t begin, int64_t end) {
-  const T alpha = T(a.p.alpha), gain = T(a.p.gain), clamp = T(a.p.clamp);
+  typedef Sum<T> S;
+  const S alpha = S(a.p.alpha), gain = S(a.p.gain), clamp = S(a.p.clamp), zero = S(0);
   const int64_t size = a.p.bias_size;
   for (int64_t i = begin; i < end;) {
     const int64_t first = i % size, last = smaller(size, first + end - i);
     const T *x = a.x + i - first, *g = a.g + (order ? i - first : 0), *g2 = a.g2 + (order == 2 ? i - first : 0);
     T* y = a.y + i - first;
     for (int64_t c = first; c < last; ++c) {
-      y[c] = bias_act_element<T, act, order>(x[c], a.bias[c], order ? g[c] : T(0), order == 2 ? g2[c] : T(0), alpha, gain,
-                                             clamp, a.p.from_output);
+      const S first_order = order ? widen(g[c]) : zero, second = order == 2 ? widen(g2[c]) : zero;
+      y[c] = narrow<T>(bias_act_element<S, act, order>(widen(x[c]), widen(a.bias[c]), first_order, second, alpha, gain,
+                                                       clamp, a.p.from_output));
     }
     i += last - first;
   }
@@ -48,10 +58,10 @@ void cycle_of(const BiasActArgs<T>& a, int64_t begin, int64_t end) {
 template <class T, int act, int order>
 void range(const BiasActArgs<T>& a, int64_t begin, int64_t end) {
   if (a.p.bias_size > 0 && a.p.bias_stride == 1) return cycle_of<T, act, order>(a, begin, end);
-  if (a.p.bias_size == 0) return run_of<T, act, order>(a, begin, end, T(0));
+  if (a.p.bias_size == 0) return run_of<T, act, order>(a, begin, end, Sum<T>(0));
   for (int64_t i = begin; i < end;) {
     const int64_t run = i / a.p.bias_stride, stop = smaller(end, (run + 1) * a.p.bias_stride);
-    run_of<T, act, order>(a, i, stop, a.bias[run % a.p.bias_size]);
+    run_of<T, act, order>(a, i, stop, widen(a.bias[run % a.p.bias_size]));
     i = stop;
   }
 }
@@ -80,7 +90,7 @@ void bias_act(const BiasActArgs<T>& a, int64_t begin, int64_t end) {
 
 }  // namespace
 
-BiasActTable bias_act_table() { return {bias_act<float>, bias_act<double>}; }
+BiasActTable bias_act_table() { return {bias_act<float>, bias_act<double>, bias_act<BFloat16Bits>}; }
 
 }  // namespace SL_ISA
 }  // namespace styleloom

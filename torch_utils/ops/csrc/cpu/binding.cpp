@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 
@@ -57,18 +58,23 @@ const Tables& tables() {
   return chosen;
 }
 
-// The member of a table for float or double.
+// The member of a table for elements stored as T.
 template <class T, class Table>
 const auto& of_type(const Table& table) {
   if constexpr (std::is_same_v<T, float>) {
     return table.f32;
-  } else {
+  } else if constexpr (std::is_same_v<T, double>) {
     return table.f64;
+  } else {
+    return table.bf16;
   }
 }
 
+// float16 never reaches a kernel, bfloat16 no attention kernel (`kernel_type`, `image_type`).
 template <class T>
-constexpr bool kKnown = std::is_same_v<T, float> || std::is_same_v<T, double>;
+constexpr bool kAttends = std::is_same_v<T, float> || std::is_same_v<T, double>;
+template <class T>
+constexpr bool kFilters = kAttends<T> || std::is_same_v<T, BFloat16Bits>;
 
 // Runs f(begin, end, scratch) over parts of [0, tasks), each thread with its own cache-aligned scratch.
 template <class T, class F>
@@ -82,16 +88,16 @@ void parallel_tasks(int64_t tasks, int64_t grain, int64_t scratch_size, F&& f) {
   });
 }
 
-// 16-bit tensors reach the kernels as float32 (`kernel_type`), so only float and double have kernels.
 struct CpuDevice {
   static constexpr bool kFactorises = true;
   static at::Tensor fresh(const at::Tensor& t) { return on_huge_pages(t); }
   static at::ScalarType kernel_type(at::ScalarType type) { return sum_type(type); }
+  static at::ScalarType image_type(at::ScalarType type) { return type == at::kHalf ? at::kFloat : type; }
   static int64_t bias_partials(const Window& w) { return task_count(w); }
 
   template <class T>
   static void run(Pass pass, const AttentionArgs<T>& args, const at::Tensor&) {
-    if constexpr (kKnown<T>) {
+    if constexpr (kAttends<T>) {
       const AttentionKernels<T>& kernels = of_type<T>(tables().attention);
       const AttentionKernel<T> by_pass[] = {kernels.forward, kernels.backward, kernels.qk, kernels.av, kernels.avt};
       const AttentionKernel<T>& kernel = by_pass[static_cast<int>(pass)];
@@ -102,7 +108,7 @@ struct CpuDevice {
 
   template <class T>
   static void bias_act(const BiasActArgs<T>& args, const at::Tensor&) {
-    if constexpr (kKnown<T>) {
+    if constexpr (kFilters<T>) {
       constexpr int64_t kGrain = 16384;
       const auto kernel = of_type<T>(tables().bias_act);
       at::parallel_for(0, args.p.count, kGrain, [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
@@ -111,10 +117,11 @@ struct CpuDevice {
 
   template <class T, class Sum>
   static void upfirdn(const UpfirdnArgs<T, Sum>& args, const at::Tensor&) {
-    if constexpr (kKnown<T>) {
-      const UpfirdnKernel<T>& kernel = of_type<T>(tables().upfirdn);
-      parallel_tasks<T>(args.p.planes * args.p.out_height, 32, kernel.scratch_size(args.p),
-                        [&](int64_t begin, int64_t end, T* scratch) { kernel.run(args, begin, end, scratch); });
+    if constexpr (kFilters<T>) {
+      const UpfirdnKernel<T, Sum>& kernel = of_type<T>(tables().upfirdn);
+      const int64_t grain = std::max<int64_t>(32 / args.p.channels, 1);  // rows
+      parallel_tasks<Sum>(args.p.planes * args.p.out_height, grain, kernel.scratch_size(args.p),
+                          [&](int64_t begin, int64_t end, Sum* scratch) { kernel.run(args, begin, end, scratch); });
     }
   }
 };

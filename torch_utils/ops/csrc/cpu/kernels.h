@@ -28,18 +28,20 @@ struct AttentionTable {
 struct BiasActTable {
   void (*f32)(const BiasActArgs<float>& args, int64_t begin, int64_t end);
   void (*f64)(const BiasActArgs<double>& args, int64_t begin, int64_t end);
+  void (*bf16)(const BiasActArgs<BFloat16Bits>& args, int64_t begin, int64_t end);
 };
 
-// Output rows [begin, end), plane after plane.
-template <class T>
+// Output rows [begin, end), plane after plane. Scratch is counted in elements of Sum.
+template <class T, class Sum>
 struct UpfirdnKernel {
   int64_t (*scratch_size)(const UpfirdnParams& params);
-  void (*run)(const UpfirdnArgs<T, T>& args, int64_t begin, int64_t end, T* scratch);
+  void (*run)(const UpfirdnArgs<T, Sum>& args, int64_t begin, int64_t end, Sum* scratch);
 };
 
 struct UpfirdnTable {
-  UpfirdnKernel<float> f32;
-  UpfirdnKernel<double> f64;
+  UpfirdnKernel<float, float> f32;
+  UpfirdnKernel<double, double> f64;
+  UpfirdnKernel<BFloat16Bits, float> bf16;
 };
 
 #define SL_DECLARE(isa)             \

@@ -1,10 +1,11 @@
 // upfirdn2d on the CPU, output row by output row. A filter of rank one runs as two passes: rows of the input are summed
-// first, then the columns of that one row. Other filters sum all their taps over the lines of several rows.
+// first, then the columns of that one row. Other filters sum all their taps over the lines of several rows. Where
+// channels come last, upfirdn_pixels.h has the row. T is how elements are stored, Sum<T> what they are summed in.
 
 #include <limits>
 
 #include "kernels.h"
-#include "upfirdn_lines.h"
+#include "upfirdn_pixels.h"
 
 namespace styleloom {
 namespace SL_ISA {
@@ -14,14 +15,19 @@ namespace {
 int64_t kept_rows(const UpfirdnParams& p) { return p.taps_y / p.up_y + 2; }
 
 template <class T>
+using Sum = typename AccumulateIn<T>::type;
+
+template <class T>
 int64_t scratch_size(const UpfirdnParams& p) {
-  typedef Pieces<T> P;
+  typedef Sum<T> S;
+  typedef Pieces<S> P;
+  const int64_t factors = P::template space<S>(p.taps_x) + P::template space<S>(p.taps_y);
+  if (p.channels > 1) return factors + PixelPass<T>::space(p);
   const int64_t line_space = Columns(p).line_space();
-  const int64_t factors = P::template space<T>(p.taps_x) + P::template space<T>(p.taps_y);
-  const int64_t general = ColumnPass<T>::space(p, p.taps_y) + P::template space<T>(kept_rows(p) * line_space);
-  const int64_t separable = ColumnPass<T>::space(p, 1) + P::template space<Term<T>>(p.taps_y) +
-                            P::template space<T>(p.width) + P::template space<T>(line_space);
-  return factors + larger(general, separable);
+  const int64_t general = ColumnPass<S>::space(p, p.taps_y) + P::template space<S>(kept_rows(p) * line_space);
+  const int64_t separable = ColumnPass<S>::space(p, 1) + P::template space<Term<T>>(p.taps_y) +
+                            P::template space<S>(p.width) + P::template space<S>(line_space);
+  return factors + OutputRow<T>::space(p.out_width) + larger(general, separable);
 }
 
 // Whether two passes multiply less often than one, for each output.
@@ -31,81 +37,77 @@ bool two_passes_pay(const UpfirdnParams& p) {
 }
 
 // Writes f as along_y[i] * along_x[j]; false if that misses an element of f by more than rounding.
-template <class T>
-bool factorise(const UpfirdnArgs<T, T>& a, T* along_x, T* along_y) {
-  const int64_t rows = a.p.taps_y, cols = a.p.taps_x;
+template <class S>
+bool factorise(const S* f, const UpfirdnParams& p, S* along_x, S* along_y) {
+  const int64_t rows = p.taps_y, cols = p.taps_x;
   int64_t pivot = 0;
-  for (int64_t i = 1; i < rows * cols; ++i) pivot = ::fabs(a.f[i]) > ::fabs(a.f[pivot]) ? i : pivot;
-  const T largest = a.f[pivot], tolerance = 4 * std::numeric_limits<T>::epsilon() * ::fabs(largest);
-  for (int64_t j = 0; j < cols; ++j) along_x[j] = a.f[pivot / cols * cols + j];
-  for (int64_t i = 0; i < rows; ++i) along_y[i] = largest == T(0) ? T(0) : a.f[i * cols + pivot % cols] / largest;
+  for (int64_t i = 1; i < rows * cols; ++i) pivot = ::fabs(f[i]) > ::fabs(f[pivot]) ? i : pivot;
+  const S largest = f[pivot], tolerance = 4 * std::numeric_limits<S>::epsilon() * ::fabs(largest);
+  for (int64_t j = 0; j < cols; ++j) along_x[j] = f[pivot / cols * cols + j];
+  for (int64_t i = 0; i < rows; ++i) along_y[i] = largest == S(0) ? S(0) : f[i * cols + pivot % cols] / largest;
   for (int64_t i = 0; i < rows * cols; ++i) {
-    if (!(::fabs(a.f[i] - along_y[i / cols] * along_x[i % cols]) <= tolerance)) return false;  // a NaN fails too
+    if (!(::fabs(f[i] - along_y[i / cols] * along_x[i % cols]) <= tolerance)) return false;  // a NaN fails too
   }
   return true;
 }
 
-template <class T>
-TapRun rows_of(const UpfirdnArgs<T, T>& a, int64_t out_row) {
-  return taps_of(out_row, a.p.up_y, a.p.down_y, a.p.pad_y, a.p.taps_y, a.p.height);
-}
-
-template <class T>
-const T* input_row(const UpfirdnArgs<T, T>& a, int64_t plane, int64_t row) {
-  return a.x + (plane * a.p.height + row) * a.p.width;
-}
-
-template <class T>
-T* output_row(const UpfirdnArgs<T, T>& a, int64_t plane, int64_t row) {
-  return a.y + (plane * a.p.out_height + row) * a.p.out_width;
-}
-
 // Output rows [begin, end) by the filter along_y x along_x.
 template <class T>
-void separable_rows(const UpfirdnArgs<T, T>& a, const T* along_x, const T* along_y, int64_t begin, int64_t end,
-                    Pieces<T> scratch) {
-  const ColumnPass<T> columns(a.p, 1, scratch);
+void separable_rows(const UpfirdnArgs<T, Sum<T>>& a, const Sum<T>* along_x, const Sum<T>* along_y, int64_t begin,
+                    int64_t end, Pieces<Sum<T>> scratch) {
+  typedef Sum<T> S;
+  const ColumnPass<S> columns(a.p, 1, scratch);
+  const OutputRow<T> output(a.p.out_width, scratch);
   Term<T>* terms = scratch.template take<Term<T>>(a.p.taps_y);
-  T *sums = scratch.template take<T>(a.p.width), *lines = scratch.template take<T>(columns.c.line_space());
+  S *sums = scratch.template take<S>(a.p.width), *lines = scratch.template take<S>(columns.c.line_space());
   for (int64_t i = begin; i < end; ++i) {
     const int64_t plane = i / a.p.out_height, out_row = i % a.p.out_height;
-    const TapRun rows = rows_of(a, out_row);
+    const TapRun rows = rows_of(a.p, out_row);
     for (int64_t j = 0; j < rows.count; ++j) {
       terms[j] = Term<T>{input_row(a, plane, rows.first + j), along_y[rows.tap + j * a.p.up_y]};
     }
     sum_terms(terms, rows.count, a.p.width, sums);
     fill_lines(sums, columns.c, lines);
-    columns.run(1, [&](int64_t) { return RowOfLines<T>{lines, along_x}; }, output_row(a, plane, out_row));
+    output.write(output_row(a, i), [&](S* out) {
+      columns.run(1, [&](int64_t) { return RowOfLines<S>{lines, along_x}; }, out);
+    });
   }
 }
 
 // Output rows [begin, end) by any filter. The lines of an input row serve all the output rows that it meets.
 template <class T>
-void general_rows(const UpfirdnArgs<T, T>& a, int64_t begin, int64_t end, Pieces<T> scratch) {
-  const ColumnPass<T> columns(a.p, a.p.taps_y, scratch);
+void general_rows(const UpfirdnArgs<T, Sum<T>>& a, int64_t begin, int64_t end, Pieces<Sum<T>> scratch) {
+  typedef Sum<T> S;
+  const ColumnPass<S> columns(a.p, a.p.taps_y, scratch);
+  const OutputRow<T> output(a.p.out_width, scratch);
   const int64_t kept = kept_rows(a.p), line_space = columns.c.line_space();
-  T* lines = scratch.template take<T>(kept * line_space);
+  S* lines = scratch.template take<S>(kept * line_space);
   const auto lines_of = [&](int64_t row) { return lines + row % kept * line_space; };
   int64_t filled_to = 0;  // input rows [.., filled_to) of this plane have their lines
   for (int64_t i = begin; i < end; ++i) {
     const int64_t plane = i / a.p.out_height, out_row = i % a.p.out_height;
-    const TapRun rows = rows_of(a, out_row);
+    const TapRun rows = rows_of(a.p, out_row);
     filled_to = larger(i == begin || out_row == 0 ? 0 : filled_to, rows.first);
     for (; filled_to < rows.first + rows.count; ++filled_to) {
       fill_lines(input_row(a, plane, filled_to), columns.c, lines_of(filled_to));
     }
     const auto row = [&](int64_t j) {
-      return RowOfLines<T>{lines_of(rows.first + j), a.f + (rows.tap + j * a.p.up_y) * a.p.taps_x};
+      return RowOfLines<S>{lines_of(rows.first + j), a.f + (rows.tap + j * a.p.up_y) * a.p.taps_x};
     };
-    columns.run(rows.count, row, output_row(a, plane, out_row));
+    output.write(output_row(a, i), [&](S* out) { columns.run(rows.count, row, out); });
   }
 }
 
 template <class T>
-void upfirdn(const UpfirdnArgs<T, T>& a, int64_t begin, int64_t end, T* memory) {
-  Pieces<T> scratch{memory};
-  T *along_x = scratch.template take<T>(a.p.taps_x), *along_y = scratch.template take<T>(a.p.taps_y);
-  if (two_passes_pay(a.p) && factorise(a, along_x, along_y)) {
+void upfirdn(const UpfirdnArgs<T, Sum<T>>& a, int64_t begin, int64_t end, Sum<T>* memory) {
+  typedef Sum<T> S;
+  Pieces<S> scratch{memory};
+  S *along_x = scratch.template take<S>(a.p.taps_x), *along_y = scratch.template take<S>(a.p.taps_y);
+  const bool two_passes = two_passes_pay(a.p) && factorise(a.f, a.p, along_x, along_y);
+  if (a.p.channels > 1) {
+    PixelPass<T> pixels(a, scratch);
+    for (int64_t i = begin; i < end; ++i) two_passes ? pixels.separable_row(i, along_x, along_y) : pixels.general_row(i);
+  } else if (two_passes) {
     separable_rows(a, along_x, along_y, begin, end, scratch);
   } else {
     general_rows(a, begin, end, scratch);
@@ -115,7 +117,9 @@ void upfirdn(const UpfirdnArgs<T, T>& a, int64_t begin, int64_t end, T* memory) 
 }  // namespace
 
 UpfirdnTable upfirdn_table() {
-  return {{scratch_size<float>, upfirdn<float>}, {scratch_size<double>, upfirdn<double>}};
+  return {{scratch_size<float>, upfirdn<float>},
+          {scratch_size<double>, upfirdn<double>},
+          {scratch_size<BFloat16Bits>, upfirdn<BFloat16Bits>}};
 }
 
 }  // namespace SL_ISA

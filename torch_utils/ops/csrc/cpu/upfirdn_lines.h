@@ -4,24 +4,24 @@
 #pragma once
 
 #include "../shared/resample.h"
-#include "vector.h"
+#include "bfloat16.h"
 
 namespace styleloom {
 namespace SL_ISA {
 
-// One term of a sum: a line, and its coefficient.
-template <class T>
+// One term of a sum: a line of elements stored as L, and its coefficient.
+template <class L>
 struct Term {
-  const T* line;
-  T coefficient;
+  const L* line;
+  typename AccumulateIn<L>::type coefficient;
 };
 
-template <class T, int VECTORS>
-static inline void sum_block(const Term<T>* terms, int64_t term_count, int64_t from, T* out) {
+template <class L, int VECTORS, class T>
+static inline void sum_block(const Term<L>* terms, int64_t term_count, int64_t from, T* out) {
   Vec<T> total[VECTORS] = {};
   for (int64_t k = 0; k < term_count; ++k) {
     const Vec<T> f = splat(terms[k].coefficient);
-    const T* line = terms[k].line + from;
+    const L* line = terms[k].line + from;
 #pragma GCC unroll 4
     for (int v = 0; v < VECTORS; ++v) total[v] += f * load(line + v * lanes<T>());
   }
@@ -30,17 +30,17 @@ static inline void sum_block(const Term<T>* terms, int64_t term_count, int64_t f
 }
 
 // out[i] = sum of coefficient * line[i], i < count; reads and writes nothing beyond.
-template <class T>
-static void sum_terms(const Term<T>* terms, int64_t term_count, int64_t count, T* out) {
+template <class L, class T>
+static void sum_terms(const Term<L>* terms, int64_t term_count, int64_t count, T* out) {
   constexpr int64_t kStep = 4 * lanes<T>();
   int64_t i = 0;
-  for (; i + kStep <= count; i += kStep) sum_block<T, 4>(terms, term_count, i, out);
-  for (; i + lanes<T>() <= count; i += lanes<T>()) sum_block<T, 1>(terms, term_count, i, out);
+  for (; i + kStep <= count; i += kStep) sum_block<L, 4>(terms, term_count, i, out);
+  for (; i + lanes<T>() <= count; i += lanes<T>()) sum_block<L, 1>(terms, term_count, i, out);
   if (i == count) return;
-  if (count >= lanes<T>()) return sum_block<T, 1>(terms, term_count, count - lanes<T>(), out);
+  if (count >= lanes<T>()) return sum_block<L, 1>(terms, term_count, count - lanes<T>(), out);
   for (; i < count; ++i) {
     T total = 0;
-    for (int64_t k = 0; k < term_count; ++k) total += terms[k].coefficient * terms[k].line[i];
+    for (int64_t k = 0; k < term_count; ++k) total += terms[k].coefficient * widen(terms[k].line[i]);
     out[i] = total;
   }
 }
@@ -75,19 +75,19 @@ struct Columns {
 };
 
 // Copies a row into the line of one residue, zeros outside. STRIDE: c.stride where that is known here, else 0.
-template <int STRIDE, class T>
-static inline void fill_line(const T* row, const Columns& c, int64_t residue, T* line) {
+template <int STRIDE, class L, class T>
+static inline void fill_line(const L* row, const Columns& c, int64_t residue, T* line) {
   const int64_t stride = STRIDE ? STRIDE : c.stride, start = c.left + residue;  // start: input column of line[0]
   const int64_t before = start >= 0 ? 0 : ceil_div(-start, stride);
   const int64_t begin = smaller(before, c.length);
   const int64_t end = larger(begin, smaller(c.width > start ? ceil_div(c.width - start, stride) : 0, c.length));
   for (int64_t i = 0; i < begin; ++i) line[i] = T(0);
-  for (int64_t i = begin; i < end; ++i) line[i] = row[start + stride * i];
+  for (int64_t i = begin; i < end; ++i) line[i] = widen(row[start + stride * i]);
   for (int64_t i = end; i < c.length; ++i) line[i] = T(0);
 }
 
-template <class T>
-static void fill_lines(const T* row, const Columns& c, T* lines) {
+template <class L, class T>
+static void fill_lines(const L* row, const Columns& c, T* lines) {
   for (int64_t residue = 0; residue < c.stride; ++residue) {
     T* line = lines + residue * c.length;
     if (c.stride == 1) {

@@ -24,6 +24,7 @@ struct CudaDevice {
   static constexpr bool kFactorises = false;
   static at::Tensor fresh(const at::Tensor& t) { return t; }
   static at::ScalarType kernel_type(at::ScalarType type) { return type; }
+  static at::ScalarType image_type(at::ScalarType type) { return type; }
   static int64_t bias_partials(const Window& w) { return w.batch * w.heads * kBiasChunks; }
 
   template <class T>

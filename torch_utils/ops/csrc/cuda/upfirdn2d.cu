@@ -1,4 +1,4 @@
-// upfirdn2d on GPUs: one thread per output, neighbours along x read neighbouring inputs through L1.
+// upfirdn2d on GPUs: one thread per output, neighbours along x (or the channels) read neighbouring inputs through L1.
 
 #define SL_ISA gpu
 #include "launch.h"
@@ -16,8 +16,10 @@ struct Outputs {
   __device__ __forceinline__ void operator()() const {
     const int64_t index = blockIdx.x * int64_t(kBlock) + threadIdx.x;
     if (index >= count) return;
-    const int64_t ox = index % a.p.out_width, row = index / a.p.out_width;
-    a.y[index] = T(upfirdn_element(a, row / a.p.out_height, row % a.p.out_height, ox));
+    const int64_t pixel = a.p.channels == 1 ? index : index / a.p.channels;
+    const int64_t ox = pixel % a.p.out_width, row = pixel / a.p.out_width;
+    const int64_t channel = index - pixel * a.p.channels;
+    a.y[index] = T(upfirdn_element(a, row / a.p.out_height, row % a.p.out_height, ox, channel));
   }
 };
 
@@ -27,7 +29,7 @@ struct Outputs {
 template <class T, class Sum>
 void launch_upfirdn(const UpfirdnArgs<T, Sum>& a, void* stream) {
   typedef gpu::Outputs<T, Sum> Body;
-  const int64_t count = a.p.planes * a.p.out_height * a.p.out_width;
+  const int64_t count = a.p.planes * a.p.out_height * a.p.out_width * a.p.channels;
   gpu::launch(Body{a, count}, unsigned(gpu::ceil_div(count, Body::kBlock)), stream);
 }
 

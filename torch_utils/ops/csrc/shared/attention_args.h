@@ -10,7 +10,7 @@
 
 namespace styleloom {
 
-// Storage of 16-bit floats that needs no library; sums are held in float. Only GPU code computes with them.
+// Storage of 16-bit floats that needs no library; sums are held in float. (What the CPU does with them: cpu/bfloat16.h.)
 struct HalfBits {
   uint16_t bits;
   HalfBits() = default;

@@ -5,11 +5,12 @@
 
 namespace styleloom {
 
-// x [planes, height, width] -> y [planes, out_height, out_width]. Output o reads, for every tap k with
+// x [planes, height, width, channels] -> y [planes, out_height, out_width, channels]; channels is 1 where every channel
+// is a plane of its own, more where channels come last in memory. Output o reads, for every tap k with
 // (o * down + k - pad) divisible by up, input (o * down + k - pad) / up where that exists. Taps correlate: a filter
 // that convolves has been flipped before.
 struct UpfirdnParams {
-  int64_t planes, height, width, out_height, out_width;
+  int64_t planes, height, width, channels, out_height, out_width;
   int64_t up_x, up_y, down_x, down_y, pad_x, pad_y;  // pads at the left and the top
   int64_t taps_x, taps_y;
 };
@@ -46,15 +47,15 @@ SL_HD TapRun taps_of(int64_t out, int64_t up, int64_t down, int64_t pad, int64_t
 
 // One output element: the plain body, one thread each on a GPU.
 template <class T, class Sum>
-SL_HD Sum upfirdn_element(const UpfirdnArgs<T, Sum>& a, int64_t plane, int64_t oy, int64_t ox) {
+SL_HD Sum upfirdn_element(const UpfirdnArgs<T, Sum>& a, int64_t plane, int64_t oy, int64_t ox, int64_t channel) {
   const UpfirdnParams& p = a.p;
   const TapRun ry = taps_of(oy, p.up_y, p.down_y, p.pad_y, p.taps_y, p.height);
   const TapRun rx = taps_of(ox, p.up_x, p.down_x, p.pad_x, p.taps_x, p.width);
   Sum total = 0;
   for (int64_t j = 0; j < ry.count; ++j) {
-    const T* row = a.x + (plane * p.height + ry.first + j) * p.width + rx.first;
+    const T* row = a.x + ((plane * p.height + ry.first + j) * p.width + rx.first) * p.channels + channel;
     const Sum* f = a.f + (ry.tap + j * p.up_y) * p.taps_x + rx.tap;
-    for (int64_t i = 0; i < rx.count; ++i) total += f[i * p.up_x] * Sum(row[i]);
+    for (int64_t i = 0; i < rx.count; ++i) total += f[i * p.up_x] * Sum(row[i * p.channels]);
   }
   return total;
 }
