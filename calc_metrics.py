@@ -31,6 +31,7 @@ from metrics.detectors.resize import RESIZE_MODES
 from metrics.evaluate import DEFAULT_BATCH, DEFAULT_RESAMPLINGS
 from metrics.families import FAMILIES
 from torch_utils import distributed
+from torch_utils.devices import device_option
 from training import networks
 from training.dataset import open_dataset
 
@@ -63,6 +64,7 @@ class Job:
 @click.command(cls=Command, context_settings={"max_content_width": 120})
 @click.option("--metrics", default=DEFAULT_METRICS, show_default=True, help="Comma-separated names, or `list`")
 @click.option("--network", type=NETWORK_FILE, help="Network file or URL to measure")
+@device_option
 @click.option("--compare", type=NETWORK_FILE, nargs=2, metavar="A B", help="Two networks, on the same latents, instead")
 @click.option("--images", type=PATH, help="Folder or zip of generated images to measure instead of a network")
 @click.option("--baseline", type=click.Choice(list(BASELINES)), help="Trivial generator to measure instead")

@@ -16,7 +16,8 @@ from dnnlib.config import to_dict
 from dnnlib.errors import UserError
 from dnnlib.plugins import import_file
 from metrics import require_detectors
-from torch_utils import distributed
+from torch_utils import devices, distributed
+from torch_utils.devices import device_option
 from training.config import TrainingConfig
 from training.dataset import ImageDataset
 from training.launch import Place, launch
@@ -46,6 +47,7 @@ def config_options(command: Callable) -> Callable:
     "--cfg", "preset", type=PresetName(list(PRESETS)), help="Preset, also one of an --import file  [default: auto]"
 )
 @click.option("--gpus", type=click.IntRange(min=1), help="Processes  [default: one per GPU, or 1 on a CPU]")
+@device_option
 @config_options
 @click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Any config field, e.g. G.w_dim=256")
 @click.option("--import", "plugins", type=PATH, multiple=True, help="Python file that registers networks or metrics")
@@ -129,7 +131,8 @@ def print_overview(cfg: TrainingConfig, dataset: ImageDataset, g_size: int, d_si
     """What matters of a run at a glance; the run folder's training_options.json has all of it."""
     channels, height, width = dataset.image_shape
     labels = f"labels of length {dataset.label_dim}" if dataset.label_dim else "without labels"
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    kind = devices.kind()
+    gpu = torch.cuda.get_device_name() if kind == "cuda" else kind if kind != "cpu" else None
     lines = {
         "preset": cfg.preset,
         "data": f"{len(dataset):,} images of {width}x{height}, {channels} channels, {labels}: {dataset.path}",
@@ -148,7 +151,7 @@ def print_overview(cfg: TrainingConfig, dataset: ImageDataset, g_size: int, d_si
 
 def say_what_has_no_effect(cfg: TrainingConfig) -> None:
     """The known options that only a GPU heeds."""
-    if torch.cuda.is_available():
+    if devices.kind() == "cuda":
         return
     for name, value in (("--nobench", cfg.nobench), ("--allow-tf32", cfg.allow_tf32)):
         if value:

@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 
 from dnnlib.errors import UserError, disk_error
+from torch_utils import devices
 from torch_utils.rendezvous import compare, from_environment, meet, under_torchrun, world
 
 T = TypeVar("T")
@@ -54,7 +55,7 @@ def process_count(asked: int | None) -> int:
         if asked not in (None, count):
             raise UserError(f"--gpus={asked}, but torchrun started {count} processes; leave --gpus out")
         return count
-    available = torch.cuda.device_count()
+    available = devices.count()
     if asked is not None and 0 < available < asked:
         raise UserError(f"--gpus={asked}, but this machine has {available}")
     return asked or max(available, 1)
@@ -62,15 +63,7 @@ def process_count(asked: int | None) -> int:
 
 def own_device() -> torch.device:
     """This process's GPU, made current, or the CPU."""
-    return _device_of(rank())
-
-
-def _device_of(rank: int) -> torch.device:
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    index = int(os.environ.get("LOCAL_RANK", rank))
-    torch.cuda.set_device(index)
-    return torch.device("cuda", index)
+    return devices.own_device(rank())
 
 
 # -- what processes share ---------------------------------------------------------------------------------------------
@@ -165,11 +158,11 @@ def _in_group(
     """`address` is where the processes meet; None: where torchrun says."""
     # The device becomes current before there is a group: else NCCL would make every process of a machine
     # use its first GPU at its first message.
-    device = _device_of(rank)
+    device = devices.own_device(rank)
     if device.type == "cpu":
         here = from_environment("LOCAL_WORLD_SIZE", 1, 10**6) if "LOCAL_WORLD_SIZE" in os.environ else count
         torch.set_num_threads(max((os.cpu_count() or 1) // here, 1))
-    group: dict[str, Any] = {"backend": "gloo"} if device.type == "cpu" else {"backend": "nccl", "device_id": device}
+    group: dict[str, Any] = {"backend": "nccl", "device_id": device} if device.type == "cuda" else {"backend": "gloo"}
     try:
         if address is None:
             store = meet(rank, count)

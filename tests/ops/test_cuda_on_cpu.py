@@ -236,7 +236,9 @@ def test_upfirdn2d_where_channels_come_last():
     f = FILTERS["odd"].double()
     for up, down in (((2, 2), (1, 1)), ((1, 1), (2, 3))):
         want = zero_insertion(x, f, up, down, (6, 5, 6, 5), False, 1.5)
-        check(lambda u=up, d=down: [upfirdn2d(x, f, u, d, (6, 5, 6, 5), False, 1.5)], [want], torch.float64, orders=(0,))
+        check(
+            lambda u=up, d=down: [upfirdn2d(x, f, u, d, (6, 5, 6, 5), False, 1.5)], [want], torch.float64, orders=(0,)
+        )
 
 
 def upfirdn2d_of_every_instance(dtype):

@@ -1,4 +1,4 @@
-"""Dense attention with a backward pass of its own, where the processor has one; torch's elsewhere, with the same results.
+"""Dense attention, with a backward pass of its own where the processor has matrix units, with torch's elsewhere.
 
 So these tests hold on any processor; on one without matrix units they compare torch with itself."""
 

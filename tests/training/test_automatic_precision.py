@@ -34,7 +34,9 @@ def measured(monkeypatch, tmp_path):
     return state
 
 
-@pytest.mark.parametrize(("speedups", "expected"), [([3, 2], "bfloat16"), ([1.5, 1.5], "bfloat16"), ([9, 1.4], "float32")])
+@pytest.mark.parametrize(
+    ("speedups", "expected"), [([3, 2], "bfloat16"), ([1.5, 1.5], "bfloat16"), ([9, 1.4], "float32")]
+)
 def test_both_products_and_convolutions_must_gain(measured, speedups, expected):
     measured.speedups = speedups
     precision, why = automatic_precision(recipe("ada"), CPU)

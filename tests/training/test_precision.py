@@ -165,7 +165,12 @@ def test_bfloat16_of_all_resolutions(name):
     t = trainer(recipe(name, *settings, "precision=bfloat16"))
     parts = {
         "ada": ("D.b4.conv", "G.synthesis.b8_0.enc", "D.b4.out", "G.synthesis.b8_0.enc.affine1"),
-        "bcr": ("D.final_conv", "G.synthesis.layers.0", "D.final_linear.2", "G.synthesis.layers.0.blocks.0.norm1.style"),
+        "bcr": (
+            "D.final_conv",
+            "G.synthesis.layers.0",
+            "D.final_linear.2",
+            "G.synthesis.layers.0.blocks.0.norm1.style",
+        ),
     }[name]
     seen: list[torch.dtype] = []
     networks = torch.nn.ModuleDict({"G": t.G, "D": t.D})

@@ -15,6 +15,7 @@ from PIL import Image
 from dnnlib.cli import NETWORK_FILE, NUMBER, PATH
 from dnnlib.errors import UserError
 from dnnlib.plugins import import_file
+from torch_utils.devices import device_option, own_device
 from training import networks
 from training.networks.shared.generator import NOISE_MODES, Generator
 from training.sampling.labels import (
@@ -31,7 +32,6 @@ POSITIVE = click.IntRange(min=1)
 WIDE = {"max_content_width": 120}
 
 NETWORK_HELP = "Network file (.pkl, .safetensors, official files) or URL; a run folder means its newest snapshot"
-NETWORK = click.option("--network", type=NETWORK_FILE, required=True, help=NETWORK_HELP)
 PLUGINS = click.option("--import", "plugins", type=PATH, multiple=True, help="Python file that registers networks")
 TRUNC = click.option("--trunc", "psi", type=NUMBER, default=1.0, show_default=True, help="Truncation psi")
 NOISE = click.option("--noise-mode", type=click.Choice(NOISE_MODES), default="const", show_default=True)
@@ -95,12 +95,13 @@ def label_options(function: Callable) -> Callable:
     return with_labels
 
 
-CLASS = label_options
-
-
 def options(*decorators: Callable) -> Callable[[Callable], Callable]:
     """Several click options as one decorator, listed in this order by --help."""
     return lambda function: reduce(lambda f, decorate: decorate(f), reversed(decorators), function)
+
+
+CLASS = label_options
+NETWORK = options(click.option("--network", type=NETWORK_FILE, required=True, help=NETWORK_HELP), device_option)
 
 
 def out_option(default: str, text: str) -> Callable:
@@ -115,7 +116,7 @@ def scale_option(about: int) -> Callable:
 
 
 def load_generator(file: str, plugins: Sequence[str]) -> Generator:
-    """G_ema of a network file, on the GPU if there is one."""
+    """G_ema of a network file, on the device of this command."""
     for plugin in plugins:
         import_file(plugin)
     loaded = networks.load(file, names=["G_ema"])
@@ -124,7 +125,7 @@ def load_generator(file: str, plugins: Sequence[str]) -> Generator:
         raise UserError(f"{file} holds no generator (G_ema)")
     if G.c_dim:
         G.label_vectors = vectors_trained_on(loaded)
-    return G.to("cuda" if torch.cuda.is_available() else "cpu")
+    return G.to(own_device())
 
 
 def make_folder(outdir: str) -> Path:
