@@ -3,8 +3,10 @@
 from typing import Any
 
 from training.config import AdaConfig, EmaConfig, OptimizerConfig, TrainingConfig
+from training.networks.discriminators.gat import GATDiscriminatorConfig
 from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
 from training.networks.discriminators.wavelet import WaveletDiscriminatorConfig
+from training.networks.generators.gat import GATConfig
 from training.networks.generators.styleformer import StyleformerConfig
 from training.networks.generators.styleformer_c import StyleformerCConfig
 from training.networks.generators.stylegan2 import StyleGAN2Config
@@ -106,4 +108,16 @@ def demo_nat(resolution: int, gpus: int) -> TrainingConfig:
     cfg.loss = LogisticConfig(
         r1_gamma=0.5, pl_weight=0, pl_interval=None, style_mixing=0, bcr_real=1, bcr_fake=1, image_norm="imagenet"
     )
+    return cfg
+
+
+@preset(_EMOJI, _SIDES)
+def demo_gat(resolution: int, gpus: int) -> TrainingConfig:
+    """A small GAT, transformers on both sides, for the embedded 32x32 emoji: minutes on two CPU cores."""
+    sizes: dict[str, Any] = {"patch": 4, "depth": 4, "width": 96, "heads": 4}
+    cfg = _quick(GATConfig(**sizes), kimg=30)
+    cfg.D = GATDiscriminatorConfig(**sizes, label_dim=128)
+    cfg.G_opt = OptimizerConfig(kind="adamw", lr=1e-3, max_grad_norm=1.0)
+    cfg.D_opt = OptimizerConfig(kind="adamw", lr=1e-3, max_grad_norm=1.0)
+    cfg.loss = RelativisticConfig(gamma=0.1, interval=16, guidance="mng")
     return cfg
