@@ -166,6 +166,10 @@ class PipeDraw:
             images = images + self.noise
         return images if self.box is None else cut_out(images, self.box)
 
+    def moved(self, images: torch.Tensor) -> torch.Tensor:
+        """Blit and geometry alone."""
+        return dataclasses.replace(self, colors=None, gains=None, noise=None, box=None).apply(images)
+
     def _resized(self, size: tuple[int, int]) -> "PipeDraw":
         maps, noise = self.maps, self.noise
         if maps is not None:
