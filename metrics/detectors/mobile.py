@@ -120,7 +120,7 @@ class MobileDetector(nn.Module):
         self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1) * 255)
 
     def forward(self, images: torch.Tensor, outputs: Collection[str]) -> dict[str, torch.Tensor]:
-        """Images uint8 [N, 3, H, W] -> 'features' [N, 1280], 'probs' [N, 1000], 'spatial' [N, 1280, 7, 7]."""
+        """Images uint8 [N, 3, H, W] -> 'features' [N, 1280], 'probs' [N, 1000], 'spatial' [N, 1280, 3, 3]."""
         chunk = _CPU_CHUNK if images.device.type == "cpu" else len(images)
         maps, features = [], []
         for part in images.split(chunk):
