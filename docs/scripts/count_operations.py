@@ -29,6 +29,7 @@ from training.presets import PRESETS
 
 IMAGES = 4  # of the micro-batch that is counted
 ROWS = ("cifar", "stl10", "celeba", "church", "clevr", "cityscapes", "afhq512", "ffhq256", "ffhq1024", "church256")
+REACHED = 0.4  # share of its nominal rate that a GPU is taken to reach
 IN_LATENTS = ("gat_s2", "gat_b2", "gat_l2", "gat_xl2")
 
 
@@ -139,12 +140,23 @@ def row(name: str) -> str:
     return f"| `{name}` | {found.sample / 1e9:,.1f} | {found.train / 1e9:,.0f} | {found.total / 1e18:,.1f} |"
 
 
+def hours(total: float, teraflops: float) -> float:
+    """Computed, not measured: of 8 GPUs of such a nominal rate that reach REACHED of it."""
+    return total / (8 * teraflops * 1e12 * REACHED) / 3600
+
+
+def row_with_hours(name: str) -> str:
+    """A row of the table in docs/recipes/gat.md: hours on A100 and on H100, in bfloat16."""
+    total = count(name).total
+    return f"{row(name)} {hours(total, 312):,.0f} | {hours(total, 989):,.0f} |"
+
+
 @click.command()
 @click.argument("presets", nargs=-1)
 def main(presets: tuple[str, ...]) -> None:
     """Print the table rows of PRESETS, by default of all rows of the papers."""
     for name in presets or (*ROWS, *IN_LATENTS):
-        click.echo(row(name))
+        click.echo(row_with_hours(name) if name in IN_LATENTS else row(name))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from metrics import compute_metrics
 from metrics.baselines import PCAGaussian
 from training import networks
 from training.dataset import open_dataset
+from training.networks import __main__ as command
 from training.networks import autoencoder
 from training.networks.image_space import build_space
 from training.networks.latents import LatentsConfig
@@ -41,8 +42,8 @@ TINY = ["--set=G.depth=4", "--set=G.width=16", "--set=G.heads=2", "--set=G.z_dim
 TINY += ["--set=D.width=16", "--set=D.heads=2", "--set=D.label_dim=8", "--batch=4", "--batch-gpu=4"]
 
 
-def call(command, *arguments) -> tuple[int, str]:
-    result = CliRunner().invoke(command.main, [str(a) for a in arguments])
+def call(program, *arguments) -> tuple[int, str]:
+    result = CliRunner().invoke(program.main, [str(a) for a in arguments])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
     if result.exit_code:
         assert result.exit_code == 2
@@ -261,6 +262,15 @@ def test_a_run_leaves_pictures_and_says_its_autoencoder(run, vae):
     assert (G.img_channels, G.img_size, G.picture_size) == (4, (8, 12), (16, 24))
 
 
+def test_a_model_card_names_the_autoencoder_but_not_its_folder(run, vae, tmp_path):
+    code, _ = call(command, "convert", network(run), tmp_path / "x.safetensors", "--only=G_ema")
+    card = (tmp_path / "x.md").read_text()
+    assert code == 0
+    assert f"| latents of the autoencoder | SHA-256 `{autoencoder.load_autoencoder(str(vae)).digest}` |" in card
+    assert vae.name in card
+    assert str(vae) not in card
+
+
 def test_training_needs_no_autoencoder(data, tmp_path, monkeypatch):
     monkeypatch.setenv(autoencoder.PLACE_VARIABLE, "/nowhere")
     arguments = [f"--data={data}", "--cfg=gat_s2", "--kimg=0.004", "--tick=0.004", "--snap=1", *TINY]
@@ -335,8 +345,8 @@ def test_a_missing_or_another_autoencoder_is_one_line(run, data, tmp_path, monke
         (save_autoencoder(tmp_path / "b", seed=1), "another autoencoder"),
     ):
         monkeypatch.setenv(autoencoder.PLACE_VARIABLE, str(place))
-        for command, *arguments in (sample, measure):
-            code, output = call(command, *arguments)
+        for program, *arguments in (sample, measure):
+            code, output = call(program, *arguments)
             assert code == 2
             assert message in output
     assert not list((tmp_path / "out").glob("*.png"))

@@ -3,7 +3,6 @@
 from typing import Any
 
 from training.config import AdaConfig, EmaConfig, OptimizerConfig, TrainingConfig
-from training.networks.discriminators.gat import GATDiscriminatorConfig
 from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
 from training.networks.discriminators.wavelet import WaveletDiscriminatorConfig
 from training.networks.generators.gat import GATConfig
@@ -113,11 +112,7 @@ def demo_nat(resolution: int, gpus: int) -> TrainingConfig:
 
 @preset(_EMOJI, _SIDES)
 def demo_gat(resolution: int, gpus: int) -> TrainingConfig:
-    """A small GAT, transformers on both sides, for the embedded 32x32 emoji: minutes on two CPU cores."""
-    sizes: dict[str, Any] = {"patch": 4, "depth": 4, "width": 96, "heads": 4}
-    cfg = _quick(GATConfig(**sizes), kimg=30)
-    cfg.D = GATDiscriminatorConfig(**sizes, label_dim=128)
-    cfg.G_opt = OptimizerConfig(kind="adamw", lr=1e-3, max_grad_norm=1.0)
-    cfg.D_opt = OptimizerConfig(kind="adamw", lr=1e-3, max_grad_norm=1.0)
-    cfg.loss = RelativisticConfig(gamma=0.1, interval=16, guidance="mng")
+    """A small GAT generator for the embedded 32x32 emoji, trained as `demo` is: minutes on two CPU cores."""
+    cfg = _quick(GATConfig(patch=4, depth=4, width=96, heads=4), kimg=40)
+    cfg.G_opt = OptimizerConfig(kind="adamw", lr=0.002, max_grad_norm=1.0)
     return cfg
