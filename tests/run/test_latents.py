@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
 from PIL import Image
-from support.autoencoders import original, save_autoencoder
 from support.dataset_samples import dataset_zip, pictures, png, write_zip
 from support.metric_toys import ToyDetector
+from support.small_generators import original_autoencoder, save_autoencoder
 from support.tiny_runs import everything, recipe
 
 import calc_metrics
@@ -87,7 +87,7 @@ def network(run: Path) -> Path:
 
 
 def test_the_data_set_holds_what_the_library_encodes(data, vae):
-    model = original(vae)
+    model = original_autoencoder(vae)
     with torch.no_grad():
         images = torch.from_numpy(PIXELS).permute(0, 3, 1, 2).float() / 127.5 - 1
         encoded = model.encode(images).latent_dist
@@ -202,25 +202,37 @@ def test_pictures_are_what_the_library_decodes(data, vae):
     space = build_space(LatentsConfig(**{k: v for k, v in dataset.space.items() if k != "kind"}))
     latents = torch.randn(3, 4, 8, 12, requires_grad=True)
     with torch.no_grad():
-        expected = original(vae).decode(latents / 0.5 + 0.25).sample
+        expected = original_autoencoder(vae).decode(latents / 0.5 + 0.25).sample
     found = space.decode(latents)
     assert torch.allclose(found, expected, atol=1e-5)
     found.sum().backward()
     assert latents.grad.abs().sum() > 0
     moments = dataset.load([4, 5])[0]
     with torch.no_grad():
-        decoded = original(vae).decode(moments[:, :4]).sample
+        decoded = original_autoencoder(vae).decode(moments[:, :4]).sample
     difference = space.stored_to_pixels(moments).float() - (decoded * 127.5 + 128).clamp(0, 255).floor()
     assert difference.abs().max() <= 1
 
 
-def test_autoencoders_of_the_hub_are_downloaded_as_two_files(vae, monkeypatch):
-    asked = []
-    monkeypatch.setattr(cache, "fetch", lambda url: asked.append(url) or vae / url.rsplit("/", 1)[1])
-    found = autoencoder.load_autoencoder("hf://some-one/vae.x/sub")
-    assert found.digest == autoencoder.load_autoencoder(str(vae)).digest
+def test_autoencoders_of_the_hub_are_downloaded_as_two_files(vae, monkeypatch, tmp_path):
+    """By who asks for it, not by what a network file or a data set names: these find it once it is here."""
+    asked, place, digest = [], "hf://some-one/vae.x/sub", autoencoder.load_autoencoder(str(vae)).digest
+    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path))
+
+    def fetch(url: str) -> Path:
+        asked.append(url)
+        path = cache.cached_path(url)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copy(vae / url.rsplit("/", 1)[1], path))
+
+    monkeypatch.setattr(cache, "fetch", fetch)
+    with pytest.raises(UserError, match=f"{autoencoder.PLACE_VARIABLE}={place} downloads it"):
+        autoencoder.recorded_autoencoder(place, digest)
+    assert not asked
+    assert autoencoder.load_autoencoder(place).digest == digest
     base = "https://huggingface.co/some-one/vae.x/resolve/main/sub"
     assert asked == [f"{base}/config.json", f"{base}/diffusion_pytorch_model.safetensors"]
+    assert autoencoder.recorded_autoencoder(place, digest).digest == digest
 
 
 def test_a_folder_of_something_else_is_one_line(vae, tmp_path):

@@ -64,14 +64,17 @@ def load_autoencoder(place: str) -> Autoencoder:
     place = place or os.environ.get(PLACE_VARIABLE, "")
     if not place:
         raise UserError("where is the autoencoder? --autoencoder=FOLDER says it, one that diffusers saved")
-    return _loaded(place)
+    return _loaded(place, may_download=True)
 
 
 def recorded_autoencoder(place: str, digest: str) -> Autoencoder:
     """The one that a data set or a network file names, unless $STYLELOOM_AUTOENCODER says where it lies now. UserError
-    where it is missing or damaged, or another one lies there."""
-    place = os.environ.get(PLACE_VARIABLE) or place
-    found = _loaded(place)
+    where it is missing or damaged, or another one lies there.
+
+    No file decides what is downloaded: of the hub only what is in the cache already, or what the variable names."""
+    said = os.environ.get(PLACE_VARIABLE)
+    place = said or place
+    found = _loaded(place, may_download=bool(said))
     if found.digest != digest:
         raise UserError(
             f"{place} holds another autoencoder (SHA-256 {found.digest[:12]}...) than that of these latents "
@@ -81,8 +84,8 @@ def recorded_autoencoder(place: str, digest: str) -> Autoencoder:
 
 
 @functools.lru_cache(maxsize=2)
-def _loaded(place: str) -> Autoencoder:
-    files = _find(place)
+def _loaded(place: str, may_download: bool) -> Autoencoder:
+    files = _find(place, may_download)
     digest = _digest(files)
     model_class = _diffusers().AutoencoderKL
     with tempfile.TemporaryDirectory() as folder:
@@ -98,14 +101,16 @@ def _loaded(place: str) -> Autoencoder:
     return Autoencoder(model.float().eval().requires_grad_(False), digest)
 
 
-def _find(place: str) -> AutoencoderFiles:
-    """The files at a place, downloaded where need be. UserError where they are not there."""
+def _find(place: str, may_download: bool) -> AutoencoderFiles:
+    """The files at a place, downloaded where need be and allowed. UserError where they are not there."""
     if place.startswith(HUB_PREFIX):
         match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)((?:/[\w.-]+)*)", place)
         if match is None:
             raise UserError(f"{place} is no place of an autoencoder; write hf://ORGANISATION/NAME or .../SUBFOLDER")
-        base = f"{_HUB}/{match[1]}/resolve/main{match[2]}"
-        return AutoencoderFiles(*(cache.fetch(f"{base}/{name}") for name in (_CONFIG, _WEIGHTS)))
+        urls = [f"{_HUB}/{match[1]}/resolve/main{match[2]}/{name}" for name in (_CONFIG, _WEIGHTS)]
+        if not may_download and not all(cache.cached_path(url).is_file() for url in urls):
+            raise UserError(f"these latents want the autoencoder {place}: {PLACE_VARIABLE}={place} downloads it")
+        return AutoencoderFiles(*map(cache.fetch, urls))
     folder = Path(place).expanduser()
     files = AutoencoderFiles(folder / _CONFIG, folder / _WEIGHTS)
     missing = [file.name for file in files if not file.is_file()]

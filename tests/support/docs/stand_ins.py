@@ -17,9 +17,8 @@ from torch import nn
 import support.dataset_samples as samples
 from metrics.detectors import registry
 from support import official_files
-from support.autoencoders import save_autoencoder
 from support.docs.pages import PAGES, ROOT, read_page
-from support.small_generators import small_generator
+from support.small_generators import save_autoencoder, small_generator
 from training import networks
 from training.config import TrainingConfig
 from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
