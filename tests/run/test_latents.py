@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
 from PIL import Image
+from support import official_files
 from support.dataset_samples import dataset_zip, pictures, png, write_zip
 from support.metric_toys import ToyDetector
 from support.small_generators import original_autoencoder, save_autoencoder
@@ -33,6 +34,7 @@ from training.networks import __main__ as command
 from training.networks import autoencoder
 from training.networks.image_space import build_space
 from training.networks.latents import LatentsConfig
+from training.sampling.seeds import latent
 from training.training_loop import Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -362,6 +364,29 @@ def test_a_missing_or_another_autoencoder_is_one_line(run, data, tmp_path, monke
             assert code == 2
             assert message in output
     assert not list((tmp_path / "out").glob("*.png"))
+
+
+def test_the_official_networks_decode_with_the_autoencoder_that_is_named(vae, tmp_path, monkeypatch):
+    """Their files name none. Stable Diffusion's makes pictures eight times as large as latents."""
+    official = official_files.unpack("official_gat.pt", tmp_path)
+    sample = [f"--network={official}", f"--outdir={tmp_path}/out", "--seeds=0", "--class=1", "--trunc=0.7"]
+    code, output = call(generate, *sample)
+    assert (code, "names no autoencoder: STYLELOOM_AUTOENCODER=FOLDER" in output) == (2, True)
+    monkeypatch.setenv(autoencoder.PLACE_VARIABLE, str(vae))
+    code, output = call(generate, *sample)
+    assert (code, "2 times as large as latents" in output) == (2, True)
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    eight = save_autoencoder(tmp_path / "eight", block_out_channels=(4, 4, 4, 8), **blocks)
+    monkeypatch.setenv(autoencoder.PLACE_VARIABLE, str(eight))
+    assert call(generate, *sample)[0] == 0
+    G = networks.load(official)["G_ema"]
+    latents = G(latent(G, 0), torch.eye(G.c_dim)[[1]], truncation_psi=0.7)
+    with torch.no_grad():
+        decoded = original_autoencoder(eight).decode(latents / 0.18215).sample[0]
+    expected = (decoded * 127.5 + 128).clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+    found = np.asarray(Image.open(tmp_path / "out" / "seed0000.png"))
+    assert found.shape == (G.img_size[0] * 8, G.img_size[1] * 8, 3)
+    assert np.abs(found.astype(int) - expected).max() <= 1
 
 
 def test_projection_and_baselines_say_that_they_need_pixels(run, data, tmp_path):

@@ -69,13 +69,18 @@ def load_autoencoder(place: str) -> Autoencoder:
 
 def recorded_autoencoder(place: str, digest: str) -> Autoencoder:
     """The one that a data set or a network file names, unless $STYLELOOM_AUTOENCODER says where it lies now. UserError
-    where it is missing or damaged, or another one lies there.
+    where it is missing or damaged, or another one lies there; official files name neither place nor digest.
 
     No file decides what is downloaded: of the hub only what is in the cache already, or what the variable names."""
     said = os.environ.get(PLACE_VARIABLE)
     place = said or place
+    if not place:
+        raise UserError(
+            f"this network makes latents and names no autoencoder: {PLACE_VARIABLE}=FOLDER, or hf://..., says which "
+            "one to decode with"
+        )
     found = _loaded(place, may_download=bool(said))
-    if found.digest != digest:
+    if digest and found.digest != digest:
         raise UserError(
             f"{place} holds another autoencoder (SHA-256 {found.digest[:12]}...) than that of these latents "
             f"({digest[:12]}...): {PLACE_VARIABLE}=FOLDER says where that one lies"

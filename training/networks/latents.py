@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from dnnlib.config import Factor, Side
+from dnnlib.errors import UserError
 from training.networks.autoencoder import Autoencoder, recorded_autoencoder
 from training.networks.image_space import ImageSpace, ImageSpaceConfig, register_image_space
 
@@ -15,7 +16,7 @@ class LatentsConfig(ImageSpaceConfig):
     """Latents of an autoencoder. The data set says all of it."""
 
     autoencoder: str = ""  # folder that diffusers saved, or hf://ORGANISATION/NAME; $STYLELOOM_AUTOENCODER overrides it
-    digest: str = ""  # SHA-256 of that autoencoder
+    digest: str = ""  # SHA-256 of that autoencoder; official files don't say it
     scale: Factor = 0.18215  # networks see (latent - shift) * scale
     shift: float = 0.0
     factor: Side = 8  # side of a picture over that of its latent
@@ -56,4 +57,11 @@ class Latents(ImageSpace):
         return (latents - self.cfg.shift) * self.cfg.scale
 
     def _autoencoder(self) -> Autoencoder:
-        return recorded_autoencoder(self.cfg.autoencoder, self.cfg.digest)
+        cfg = self.cfg
+        found = recorded_autoencoder(cfg.autoencoder, cfg.digest)
+        if (found.factor, found.picture_channels) != (cfg.factor, cfg.picture_channels):
+            raise UserError(
+                f"this autoencoder makes pictures of {found.picture_channels} channels, {found.factor} times as large "
+                f"as latents; the network wants one of {cfg.picture_channels} channels and {cfg.factor} times"
+            )
+        return found
