@@ -294,6 +294,11 @@ def test_training_needs_no_autoencoder(data, tmp_path, monkeypatch):
     folder = next(tmp_path.iterdir())
     assert network(folder).name == "network-snapshot-000000.pkl"
     assert not list(folder.glob("*.png"))
+    code, output = call(train, f"--resume={folder}", "--kimg=0.008")
+    assert (code, f"continuing {folder} from kimg 0.0" in output) == (0, True)
+    assert json.loads((folder / "stats.jsonl").read_text().splitlines()[-1])["Progress/kimg"]["mean"] == pytest.approx(
+        0.008
+    )
     code, output = call(train, f"--outdir={tmp_path}", "--metrics=kid1k_lite0", "--new", *arguments)
     assert (code, "there is no autoencoder" in output) == (2, True)
 
