@@ -25,6 +25,7 @@ import dnnlib.cli
 from dnnlib.errors import UserError
 from dnnlib.plugins import import_file
 from training.conversion.convert import ConvertOptions, Report, convert
+from training.conversion.converted import Encoder
 from training.conversion.destination import check_destination
 from training.conversion.inspection import contact_sheet, describe, inspect_source
 from training.conversion.labels.kinds import describe_labels
@@ -53,6 +54,9 @@ POSITIVE = click.IntRange(min=1)
 @click.option("--background", help="Colour behind transparent parts and around fit-pad [default: white]")
 @click.option("--channels", help="Pixel kind [default: grey for grey data sets, else rgb]",
               type=click.Choice(list(_CHANNELS)))  # fmt: skip
+@click.option("--encode", help="Store latents of an autoencoder in place of pictures", type=click.Choice(["vae"]))
+@click.option("--autoencoder", help="Folder that diffusers saved, or hf://ORGANISATION/NAME "
+              "[default: $STYLELOOM_AUTOENCODER]")  # fmt: skip
 @click.option("--max-images", help="Stop after so many images", type=POSITIVE)
 @click.option("--shard-size", help="Write a folder of zips with so many images each", type=POSITIVE)
 @click.option("--split", help="Parts to take, such as train+test, for data sets that have them")
@@ -77,6 +81,8 @@ def main(
     resize_filter: str | None,
     background: str | None,
     channels: str | None,
+    encode: str | None,
+    autoencoder: str | None,
     max_images: int | None,
     shard_size: int | None,
     split: str | None,
@@ -103,6 +109,7 @@ def main(
     if inspect is not None:
         _refuse_with_inspect(resolution=resolution, width=width, height=height, transform=transform,
                              resize_filter=resize_filter, background=background, channels=channels,
+                             encode=encode, autoencoder=autoencoder,
                              shard_size=shard_size, strict=strict or None, skip_list=skip_list)  # fmt: skip
         with _interruptible("nothing was written"):
             _inspect(_opened(source, chosen), _sheet_path(inspect, source), workers, max_images)
@@ -112,9 +119,23 @@ def main(
     width, height = _size(resolution, width, height)
     fitting = _transform(width, height, transform, resize_filter, background)
     channel_count = _CHANNELS[channels] if channels else None
-    options = ConvertOptions(fitting, channel_count, max_images, shard_size, strict, workers)
+    encoder = _encoder(encode, autoencoder, channel_count)
+    options = ConvertOptions(fitting, channel_count, max_images, shard_size, strict, workers, encoder)
     with _interruptible(f"{dest} is as it was; the same command starts again"):
         _convert(_opened(source, chosen), dest, options, skip_list)
+
+
+def _encoder(encode: str | None, place: str | None, channels: int | None) -> Encoder | None:
+    if encode is None:
+        if place is not None:
+            raise UserError("--autoencoder is for --encode=vae")
+        return None
+    from training.conversion.encoding import LatentEncoder  # torch, which nothing else here needs
+
+    found = LatentEncoder(place or "")
+    if channels not in (None, found.channels):
+        raise UserError(f"--channels: the autoencoder takes pictures of {found.channels} channels; leave it out")
+    return found
 
 
 @contextlib.contextmanager
@@ -227,7 +248,8 @@ def _writing_list(path: str) -> Iterator[None]:
 
 
 def _summary(report: Report, dest: str, skipped: _SkipPrinter, skip_list: str | None) -> str:
-    text = f"{report.written} {'image' if report.written == 1 else 'images'} of {report.shape} in {dest}"
+    what = "latents of images of" if report.latents else "image of" if report.written == 1 else "images of"
+    text = f"{report.written} {what} {report.shape} in {dest}"
     if report.labelled:
         text += ", with labels"
     if skipped.count:

@@ -15,6 +15,7 @@ from training.networks.shared.generator import Generator, NoiseMode
 from training.sampling.commands import COMMANDS
 from training.sampling.commands.options import (
     CLASS,
+    GUIDANCE,
     NETWORK_HELP,
     NOISE,
     PLUGINS,
@@ -35,6 +36,7 @@ from training.sampling.seeds import image_of_seed, images_of_styles, load_projec
     click.option("--outdir", type=PATH, help="Where the pictures go"),
     click.option("--seeds", help="Seeds, e.g. 0,5,100-105"),
     TRUNC,
+    GUIDANCE,
     CLASS,
     NOISE,
     click.option("--projected-w", type=PATH, help=".npz with styles w, instead of --seeds"),
@@ -47,6 +49,7 @@ def main(
     outdir: str | None,
     seeds: str | None,
     psi: float,
+    guidance: float | None,
     labels: LabelOptions,
     noise_mode: NoiseMode,
     projected_w: str | None,
@@ -68,7 +71,7 @@ def main(
     if (seeds is None) == (projected_w is None):
         raise UserError("say what to generate: either --seeds=0-9 or --projected-w=FILE.npz")
     wanted = parse_seeds(seeds) if seeds is not None else []
-    G = load_generator(network, plugins)
+    G = load_generator(network, plugins, guidance)
     if projected_w is not None:
         save_projected(G, load_projected_w(G, projected_w), noise_mode, make_folder(outdir))
         return

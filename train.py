@@ -21,7 +21,16 @@ from torch_utils.devices import device_option
 from training.config import TrainingConfig
 from training.dataset import ImageDataset
 from training.launch import Place, launch
-from training.options import OPTIONS, check_config, check_source, drop_missing_metrics, resolve, resolve_run
+from training.networks.image_space import build_space
+from training.options import (
+    OPTIONS,
+    check_config,
+    check_source,
+    drop_missing_metrics,
+    drop_pictures,
+    resolve,
+    resolve_run,
+)
 from training.presets import PRESETS
 from training.run.checkpoint import newest_run
 from training.run.run_folder import run_description
@@ -114,10 +123,11 @@ def settle_metrics(cfg: TrainingConfig, is_asked_for: bool) -> None:
     """Metrics that were asked for must be measurable; the preset's own are left out if their detector is not here."""
     if is_asked_for:
         require_detectors(cfg.metrics)
-        return
-    line = drop_missing_metrics(cfg)
-    if line and distributed.is_first_process():
-        click.echo(line)
+        if cfg.metrics:
+            build_space(cfg.G.space).check()
+    for line in (drop_pictures(cfg), None if is_asked_for else drop_missing_metrics(cfg)):
+        if line and distributed.is_first_process():
+            click.echo(line)
 
 
 def print_config(cfg: TrainingConfig, g_size: int, d_size: int) -> None:

@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from metrics.sources import ImageSet
+from dnnlib import UserError
+from metrics.sources import ImageSet, stored_space
 
 BASELINES = {"mean": 0, "pca64": 64}
 """Name -> number of principal components."""
@@ -21,6 +22,10 @@ class PCAGaussian(nn.Module):
 
     def __init__(self, dataset: ImageSet, components: int) -> None:
         super().__init__()
+        if not stored_space(dataset).takes_pictures:
+            raise UserError(
+                f"--baseline is fitted to pixels, but {dataset.name} holds latents: give --data=PICTURES.zip"
+            )
         shape = dataset.image_shape
         pixels = torch.cat(
             [dataset.load(range(i, min(i + 1024, len(dataset))))[0] for i in range(0, len(dataset), 1024)]

@@ -11,7 +11,7 @@ from metrics.features import Progress
 from metrics.formulas.path_length import EPSILON, lerp, slerp, trimmed_mean
 from metrics.metric import Metric
 from metrics.ranks import gather_rows, rank_and_count, shared_spans
-from metrics.sources import BLOCK, GeneratorSource, as_rgb
+from metrics.sources import BLOCK, GeneratorSource, as_rgb, space_of
 from torch_utils.distributed import agreed
 
 _LARGEST = 256  # pixels; larger images are box-reduced to it
@@ -51,7 +51,9 @@ def _distances(
     """Squared LPIPS distances over epsilon^2 of the pairs in `span`: [N]."""
     values = []
     for ws in _path_ends(metric, G, source, span):
-        embedded = detector.lpips(_prepare(G.synthesis(ws.flatten(0, 1), noise_mode="const"), metric.crop))
+        embedded = detector.lpips(
+            _prepare(space_of(G).decode(G.synthesis(ws.flatten(0, 1), noise_mode="const")), metric.crop)
+        )
         a, b = embedded.unflatten(0, (2, -1))
         values.append((a - b).square().sum(1) / EPSILON**2)
     distances = torch.cat(values) if values else torch.zeros(0)

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from dnnlib import UserError
-from training.networks.image_space import ImageSpace, Pixels, PixelsConfig
+from dnnlib.config import from_dict
+from training.networks.image_space import ImageSpace, ImageSpaceConfig, Pixels, PixelsConfig, build_space
 
 BLOCK = 32  # spans of a pass start at multiples of this, which is the most a generator makes at once
 _BLOCK_ROWS = 4096  # pixel rows in a block: 32 images of 128 x 128, 4 of 1024 x 1024
@@ -55,12 +56,13 @@ class DatasetSource:
         self.name = dataset.name
         self._dataset = dataset
         self._positions = positions
+        self._space = stored_space(dataset)
 
     def images(self, start: int, stop: int) -> torch.Tensor:
         """See Source."""
         positions = self._positions[start:stop]
         size = len(self._dataset)
-        images = self._dataset.load([int(i) for i in positions % size])[0]
+        images = self._space.stored_to_pixels(self._dataset.load([int(i) for i in positions % size])[0])
         flipped = torch.from_numpy(positions >= size)
         images = torch.where(flipped[:, None, None, None].to(images.device), images.flip(3), images)
         return as_rgb(images)
@@ -87,7 +89,8 @@ class GeneratorSource:
         self._dataset = dataset
         self._seed = seed
         self._device = torch.device(device)
-        self.block = max(1, min(BLOCK, _BLOCK_ROWS // G.img_resolution))
+        side = max(space_of(G).picture_size((G.img_resolution, G.img_resolution)))
+        self.block = max(1, min(BLOCK, _BLOCK_ROWS // side))
 
     def images(self, start: int, stop: int) -> torch.Tensor:
         """See Source."""
@@ -130,6 +133,12 @@ class GeneratorSource:
 def space_of(G: Any) -> ImageSpace:
     """The space of a generator; anything else that is called as one makes pixels."""
     return getattr(G, "space", None) or Pixels(PixelsConfig())
+
+
+def stored_space(dataset: ImageSet) -> ImageSpace:
+    """The space of what a data set stores; any set of images that doesn't say holds pixels."""
+    said = getattr(dataset, "space", None) or {"kind": "pixels"}
+    return build_space(from_dict(ImageSpaceConfig, said))
 
 
 def as_rgb(images: torch.Tensor) -> torch.Tensor:

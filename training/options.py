@@ -13,7 +13,7 @@ import torch
 
 from dnnlib.cache import is_url
 from dnnlib.cli import INTS, PATH, SEED, Number
-from dnnlib.config import check, set_field
+from dnnlib.config import check, from_dict, set_field
 from dnnlib.errors import UserError
 from metrics import DetectorMissing, parse_name, require_detectors
 from metrics.families import FAMILIES
@@ -26,7 +26,8 @@ from training.ema.power import DEFAULT_LENGTHS
 from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
 from training.networks.generators.styleformer import StyleformerConfig
 from training.networks.generators.stylegan2 import StyleGAN2Config
-from training.networks.image_space import build_space
+from training.networks.image_space import ImageSpaceConfig, build_space
+from training.networks.latents import LatentsConfig
 from training.networks.registry import DiscriminatorConfig, NetworkConfig
 from training.presets import PRESETS, Preset
 from training.run.checkpoint import KNOWN_SOURCES, STATE_FILE, read_config
@@ -220,9 +221,9 @@ def resolve(
     _apply(cfg, given)
     for assignment in settings:
         set_field(cfg, assignment)
-    for network in (cfg.G, cfg.D):
-        network.img_resolution, network.img_channels, network.c_dim = shape[1:], shape[0], label_dim
+    _fit_networks(cfg, shape, label_dim)
     if dataset is not None:
+        _fit_space(cfg, dataset)
         cfg.data.path = dataset.path  # absolute: a run can be continued and measured from any folder
     return cfg, dataset
 
@@ -240,10 +241,36 @@ def resolve_run(
     data = cfg.data
     dataset = open_dataset(data.path, data.use_labels, data.max_size, data.mirror)
     data.path = dataset.path
-    shape, label_dim = dataset.image_shape, dataset.label_dim
+    _fit_networks(cfg, dataset.image_shape, dataset.label_dim)
+    _fit_space(cfg, dataset)
+    return cfg, dataset
+
+
+def _fit_networks(cfg: TrainingConfig, shape: tuple[int, int, int], label_dim: int) -> None:
     for network in (cfg.G, cfg.D):
         network.img_resolution, network.img_channels, network.c_dim = shape[1:], shape[0], label_dim
-    return cfg, dataset
+
+
+def _fit_space(cfg: TrainingConfig, dataset: ImageDataset) -> None:
+    """Latents say which space they are in. A space of pixels is chosen by the config."""
+    stored = from_dict(ImageSpaceConfig, dataset.space)
+    if isinstance(stored, LatentsConfig):
+        cfg.G.space = stored
+    elif isinstance(cfg.G.space, LatentsConfig):
+        raise UserError(
+            f"G.space.kind=latents: {dataset.path} holds pictures; dataset_tool.py --encode=vae encodes them"
+        )
+
+
+def drop_pictures(cfg: TrainingConfig) -> str | None:
+    """Takes the metrics out where no pictures can be decoded to measure; returns a line that says so."""
+    try:
+        build_space(cfg.G.space).check()
+    except UserError as e:
+        without = f"pictures and {', '.join(cfg.metrics)}" if cfg.metrics else "pictures"
+        cfg.metrics = []
+        return f"training goes on without {without}: {e}"
+    return None
 
 
 def drop_missing_metrics(cfg: TrainingConfig) -> str | None:
@@ -342,6 +369,8 @@ def check_config(cfg: TrainingConfig) -> tuple[int, int]:
         raise UserError(f"ada.p is a ramp, which needs --aug=fixed, not --aug={cfg.ada.mode}")
     if cfg.data.mirror and not build_space(cfg.G.space).may_mirror:
         raise UserError(f"--mirror=1: {cfg.G.space.kind} can't be mirrored; convert mirrored pictures too instead")
+    if cfg.ada.mode in ("ada", "fixed"):
+        cfg.ada.pipe.check_channels(cfg.G.img_channels)
     with torch.device("meta"):
         G, D = networks.build(cfg.G), networks.build(cfg.D)
         cfg.loss.check_levels(G)  # type: ignore[arg-type]

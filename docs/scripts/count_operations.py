@@ -29,6 +29,8 @@ from training.presets import PRESETS
 
 IMAGES = 4  # of the micro-batch that is counted
 ROWS = ("cifar", "stl10", "celeba", "church", "clevr", "cityscapes", "afhq512", "ffhq256", "ffhq1024", "church256")
+REACHED = 0.4  # share of its nominal rate that a GPU is taken to reach
+IN_LATENTS = ("gat_s2", "gat_b2", "gat_l2", "gat_xl2")
 
 
 @dataclass(frozen=True)
@@ -49,26 +51,36 @@ def count(name: str) -> Operations:
 def _count(cfg: TrainingConfig) -> Operations:
     G, D = networks.build(cfg.G), networks.build(cfg.D)
     objective = objective_class(cfg.loss)(cfg.loss, G, D, NoAugmentation(), Collector(), BatchMean())  # type: ignore
-    nothing = torch.zeros(IMAGES, 0)
+    labels = torch.zeros(IMAGES, cfg.G.c_dim)
     real = torch.zeros(IMAGES, cfg.G.img_channels, *cfg.G.img_resolution)
-    batch = MicroBatch(nothing, real, nothing)
+    batch = MicroBatch(labels, real, labels)
     players = {"G": G, "D": D}
     train = sum(
         _counted(_step, phase.loss, players[phase.player], batch, [G, D]) / phase.interval
         for phase in objective.phases()
     )
     with torch.no_grad():
-        sample = _counted(G, torch.zeros(IMAGES, cfg.G.z_dim), nothing)
+        sample = _counted(G, torch.zeros(IMAGES, cfg.G.z_dim), labels)
     return Operations(sample, train, train * cfg.total_kimg * 1000)
 
 
 def resolved(name: str) -> TrainingConfig:
     """A preset for the images that it was made for, on 8 GPUs."""
     preset = PRESETS[name]
+    if name in IN_LATENTS:
+        return _in_latents(preset.build(32, 8))
     assert preset.resolution is not None, f"{name} is for images of any size"
     cfg = preset.build(max(preset.resolution), 8)
     for network in (cfg.G, cfg.D):
         network.img_resolution = preset.resolution
+    return cfg
+
+
+def _in_latents(cfg: TrainingConfig) -> TrainingConfig:
+    """GAT on ImageNet: 1,000 classes, 32x32 latents of 256x256 pictures, 60 passes over 1,281,167 of them."""
+    cfg.total_kimg = 60 * 1281.167
+    for network in (cfg.G, cfg.D):
+        network.img_resolution, network.img_channels, network.c_dim = (32, 32), 4, 1000
     return cfg
 
 
@@ -128,12 +140,23 @@ def row(name: str) -> str:
     return f"| `{name}` | {found.sample / 1e9:,.1f} | {found.train / 1e9:,.0f} | {found.total / 1e18:,.1f} |"
 
 
+def hours(total: float, teraflops: float) -> float:
+    """Computed, not measured: of 8 GPUs of such a nominal rate that reach REACHED of it."""
+    return total / (8 * teraflops * 1e12 * REACHED) / 3600
+
+
+def row_with_hours(name: str) -> str:
+    """A row of the table in docs/recipes/gat.md: hours on A100 and on H100, in bfloat16."""
+    total = count(name).total
+    return f"{row(name)} {hours(total, 312):,.0f} | {hours(total, 989):,.0f} |"
+
+
 @click.command()
 @click.argument("presets", nargs=-1)
 def main(presets: tuple[str, ...]) -> None:
     """Print the table rows of PRESETS, by default of all rows of the papers."""
-    for name in presets or ROWS:
-        click.echo(row(name))
+    for name in presets or (*ROWS, *IN_LATENTS):
+        click.echo(row_with_hours(name) if name in IN_LATENTS else row(name))
 
 
 if __name__ == "__main__":

@@ -70,12 +70,13 @@ class DINOv2Detector(nn.Module):
         self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1) * 255)
 
     def forward(self, images: torch.Tensor, outputs: Collection[str]) -> dict[str, torch.Tensor]:
-        """Images uint8 [N, 3, H, W] -> 'features' [N, width]."""
+        """Images uint8 [N, 3, H, W] -> 'features' [N, width], 'spatial' [N, width, 16, 16] for patches of 14x14."""
         x = (resize(images.float(), INPUT_SIZE, self.resize_mode) - self.mean) / self.std
         patches = F.conv2d(x, self.patch_weight, self.patch_bias, stride=self.patch_weight.shape[2])
         tokens = torch.cat([self.class_token.expand(len(x), -1, -1), patches.flatten(2).transpose(1, 2)], 1)
-        features = self.norm(self.blocks(tokens + self.positions))[:, 0]
-        return dict.fromkeys(outputs, features)
+        tokens = self.norm(self.blocks(tokens + self.positions))
+        spatial = tokens[:, 1:].transpose(1, 2).unflatten(2, patches.shape[2:])
+        return {name: spatial if name == "spatial" else tokens[:, 0] for name in outputs}
 
 
 def _layer_norm(weights: Weights, name: str) -> nn.LayerNorm:
@@ -96,18 +97,20 @@ def _positions(embedding: torch.Tensor, patches: int) -> torch.Tensor:
     return torch.cat([token, image.flatten(2).transpose(1, 2)], 1)
 
 
-register_detector(
-    DetectorInfo(
-        name="dinov2-vitl14",
-        version="1",
-        outputs=("features",),
-        input_size=INPUT_SIZE,
-        resize_mode="clean_bicubic",
-        licence="Apache-2.0",
-        source="Meta, DINOv2 ViT-L/14 distilled",
-        build=lambda path, mode: DINOv2Detector(Weights(path), mode or "clean_bicubic"),
-        file_name="dinov2_vitl14_pretrain.pth",
-        file_mb=1218,
-        url="https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
+for letter, megabytes in (("l", 1218), ("b", 346)):
+    model = f"dinov2_vit{letter}14"
+    register_detector(
+        DetectorInfo(
+            name=model.replace("_", "-"),
+            version="1",
+            outputs=("features", "spatial"),
+            input_size=INPUT_SIZE,
+            resize_mode="clean_bicubic",
+            licence="Apache-2.0",
+            source=f"Meta, DINOv2 ViT-{letter.upper()}/14 distilled",
+            build=lambda path, mode: DINOv2Detector(Weights(path), mode or "clean_bicubic"),
+            file_name=f"{model}_pretrain.pth",
+            file_mb=megabytes,
+            url=f"https://dl.fbaipublicfiles.com/dinov2/{model}/{model}_pretrain.pth",
+        )
     )
-)

@@ -120,18 +120,25 @@ class MobileDetector(nn.Module):
         self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1) * 255)
 
     def forward(self, images: torch.Tensor, outputs: Collection[str]) -> dict[str, torch.Tensor]:
-        """Images uint8 [N, 3, H, W] -> 'features' [N, 1280] and/or 'probs' [N, 1000]."""
+        """Images uint8 [N, 3, H, W] -> 'features' [N, 1280], 'probs' [N, 1000], 'spatial' [N, 1280, 3, 3]."""
         chunk = _CPU_CHUNK if images.device.type == "cpu" else len(images)
-        features = torch.cat([self._features(part) for part in images.split(chunk)])
-        result = {"features": features}
+        maps, features = [], []
+        for part in images.split(chunk):
+            found = self._maps(part)
+            features.append(found.mean((2, 3)))
+            if "spatial" in outputs:
+                maps.append(found)
+        result = {"features": torch.cat(features)}
+        if "spatial" in outputs:
+            result["spatial"] = torch.cat(maps)
         if "probs" in outputs:
-            result["probs"] = self.classifier(features).softmax(1)
+            result["probs"] = self.classifier(result["features"]).softmax(1)
         return {name: result[name] for name in outputs}
 
-    def _features(self, images: torch.Tensor) -> torch.Tensor:
+    def _maps(self, images: torch.Tensor) -> torch.Tensor:
         x = resize(images.float(), INPUT_SIZE, self.resize_mode)
         x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        return self.tower(x).mean((2, 3))
+        return self.tower(x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,7 +232,7 @@ register_detector(
     DetectorInfo(
         name="lite0",
         version="57934424",
-        outputs=("features", "probs"),
+        outputs=("features", "probs", "spatial"),
         input_size=INPUT_SIZE,
         resize_mode="clean_bicubic",
         licence="Apache-2.0",
@@ -242,7 +249,7 @@ register_detector(
     DetectorInfo(
         name="mobilenetv2",
         version="b0353104",
-        outputs=("features", "probs"),
+        outputs=("features", "probs", "spatial"),
         input_size=INPUT_SIZE,
         resize_mode="clean_bicubic",
         licence="MIT (package), BSD-3-Clause (torchvision weights)",

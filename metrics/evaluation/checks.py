@@ -8,7 +8,7 @@ from metrics.evaluation.settings import Split
 from metrics.families import FAMILIES
 from metrics.metric import Metric
 from metrics.names import fitting_name
-from metrics.sources import ImageSet
+from metrics.sources import ImageSet, space_of, stored_space
 
 
 def check(
@@ -23,8 +23,13 @@ def check(
         raise UserError("metrics need a data set to compare with")
     if (G is None) == (images is None):
         raise UserError("metrics measure either a network or a set of images: give one of them")
-    real = dataset.image_shape[0]
-    made = G.img_channels if G is not None else images.image_shape[0]  # type: ignore[union-attr]
+    real = _picture_channels(dataset)
+    if G is not None:
+        space_of(G).check()
+        made = space_of(G).picture_channels(G.img_channels)
+    else:
+        assert images is not None
+        made = _picture_channels(images)
     if made != real:
         subject = "the network makes" if G is not None else f"{images.name} has"  # type: ignore[union-attr]
         raise UserError(f"{subject} images of {made} channels, the data set {dataset.name} has {real}")
@@ -42,6 +47,13 @@ def check(
         if family.needs_held_out:
             _check_split(metric, split)
         _check_counts(metric, dataset, images)
+
+
+def _picture_channels(images: ImageSet) -> int:
+    """Of what is stored, decoded. UserError where it can't be decoded here."""
+    space = stored_space(images)
+    space.check()
+    return space.picture_channels(images.image_shape[0])
 
 
 def _check_split(metric: Metric, split: Split | None) -> None:

@@ -13,7 +13,8 @@ from support import nasty_files
 from support.dataset_samples import dataset_zip, pictures, png, write_zip
 
 from dnnlib import UserError
-from training.dataset import decoding, image_dataset, open_dataset, zip_reader
+from training.dataset import decoding, open_dataset, zip_reader
+from training.dataset.kinds import cache, pixels
 
 EMOJI = Path(__file__).parents[2] / "datasets/noto-emoji-32.zip"
 
@@ -92,8 +93,8 @@ def test_subset_is_drawn_by_seed_and_labels_follow(tmp_path):
 @pytest.fixture
 def decodings(monkeypatch):
     """Grows by one with every image that is decoded."""
-    calls, decode = [], image_dataset.decode
-    monkeypatch.setattr(image_dataset, "decode", lambda data: calls.append(1) or decode(data))
+    calls, decode = [], pixels.decode
+    monkeypatch.setattr(pixels, "decode", lambda data: calls.append(1) or decode(data))
     return calls
 
 
@@ -107,7 +108,7 @@ def test_an_image_is_decoded_once_when_the_set_fits_in_memory(tmp_path, decoding
 def test_without_room_every_load_decodes_the_same_pixels(tmp_path, monkeypatch, decodings):
     path = dataset_zip(tmp_path / "a.zip", pictures(4))
     expected = open_dataset(path).load(range(4))[0]
-    monkeypatch.setattr(image_dataset, "_free_memory", lambda: 0)
+    monkeypatch.setattr(cache, "_free_memory", lambda: 0)
     dataset = open_dataset(path)
     decodings.clear()
     for _ in range(2):
@@ -117,7 +118,7 @@ def test_without_room_every_load_decodes_the_same_pixels(tmp_path, monkeypatch, 
 
 def test_processes_of_one_machine_share_its_memory(tmp_path, monkeypatch, decodings):
     path = dataset_zip(tmp_path / "a.zip", pictures(4))  # 12,288 bytes decoded
-    monkeypatch.setattr(image_dataset, "_free_memory", lambda: 60_000)
+    monkeypatch.setattr(cache, "_free_memory", lambda: 60_000)
     for processes, decoded in (("1", 4), ("2", 4), ("3", 8)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
         dataset = open_dataset(path)

@@ -216,9 +216,23 @@ def test_dinov2_matches_the_published_class(tmp_path):
     path = tmp_path / "vit.pth"
     torch.save(peers.weights_from_names(dinov2_shapes(128, 2)), path)
     detector = DINOv2Detector(Weights(path), "clean_bicubic")
+    tokens = []
+    detector.norm.register_forward_hook(lambda _module, _inputs, out: tokens.append(out))
     with torch.no_grad():
-        features = detector(random_images(2, 224), ["features"])["features"]
-    assert golden.rel_err(features, golden.load("dinov2_tiny")["out/features"]) < 1e-5
+        found = detector(random_images(2, 224), ["features", "spatial"])
+    assert golden.rel_err(found["features"], golden.load("dinov2_tiny")["out/features"]) < 1e-5
+    assert found["spatial"].shape == (2, 128, 16, 16)
+    assert torch.equal(found["spatial"][1, :, 2, 5], tokens[0][1, 1 + 2 * 16 + 5])
+
+
+@pytest.mark.parametrize("name", ["lite0", "mobilenetv2"])
+def test_features_are_the_mean_of_the_spatial_ones(name):
+    detector = load_detector(name)
+    images = random_images(3, 40)
+    found = detector(images, ["features", "spatial"])
+    assert found["spatial"].shape == (3, 1280, 3, 3)
+    assert torch.allclose(found["spatial"].mean((2, 3)), found["features"], atol=1e-6)
+    assert torch.equal(found["features"], detector(images, ["features"])["features"])
 
 
 # -- resizing ------------------------------------------------------------------------------------------------------

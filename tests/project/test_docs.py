@@ -165,6 +165,20 @@ def test_a_recipe_states_its_operations(script):
     assert f"{sample} GFLOP per sample, {training} GFLOP per training image, {total} EFLOP" in page
 
 
+def test_the_computed_cost_of_gat(script):
+    """The smallest is counted again; the hours of all follow from what the page says of their operations."""
+    count_operations = script("count_operations")
+    page = (ROOT / "docs" / "recipes" / "gat.md").read_text().splitlines()
+    assert count_operations.row_with_hours("gat_s2") in page
+    index = (ROOT / "docs" / "recipes.md").read_text()
+    for name in count_operations.IN_LATENTS:
+        (row,) = [line for line in page if line.startswith(f"| `{name}` |")]
+        *operations, a100, h100 = row.strip("| ").split(" | ")
+        assert f"| {' | '.join(operations)} |" in index
+        for said, rate in ((a100, 312), (h100, 989)):
+            assert float(said) == round(count_operations.hours(float(operations[-1]) * 1e18, rate)), row
+
+
 def test_the_ported_stylenat_config_means_the_same():
     """Key by key: the YAML of docs/coming-from.md against what its command resolves to."""
     blocks = read_page(ROOT / "docs" / "coming-from.md").blocks

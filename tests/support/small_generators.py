@@ -1,10 +1,12 @@
-"""Small generators for tests, whose noise and styles have visible effects, and network files that hold them."""
+"""Small generators for tests, whose noise and styles have visible effects, network files that hold them, and small
+autoencoders, saved by diffusers itself."""
 
 from pathlib import Path
 
 import torch
 
 from training import networks
+from training.networks.autoencoder import _diffusers
 from training.networks.generators.styleformer import StyleformerConfig
 from training.networks.shared.generator import Generator
 
@@ -32,3 +34,26 @@ def lively(G: Generator) -> Generator:
 def network_file(folder: Path, G: Generator, name: str = "net.pkl") -> str:
     networks.save(folder / name, {"G_ema": G})
     return str(folder / name)
+
+
+def save_autoencoder(folder: Path, seed: int = 0, **changes) -> Path:
+    """Pictures of 3 channels to latents of 4, half as high and wide; weights of a seed."""
+    model_class = _diffusers().AutoencoderKL
+    torch.manual_seed(seed)
+    sizes = {
+        "block_out_channels": (4, 8),
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "latent_channels": 4,
+        "norm_num_groups": 2,
+        "mid_block_add_attention": False,
+        "shift_factor": 0.25,
+        "scaling_factor": 0.5,
+    }
+    model_class(**(sizes | changes)).save_pretrained(folder)
+    return folder
+
+
+def original_autoencoder(folder: Path):
+    """The library's own model of an autoencoder's folder."""
+    return _diffusers().AutoencoderKL.from_pretrained(folder).eval()

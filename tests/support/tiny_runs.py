@@ -4,18 +4,22 @@ import contextlib
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from dnnlib.config import set_field
 from torch_utils import distributed
-from training.config import TrainingConfig
+from training.config import OptimizerConfig, TrainingConfig
 from training.dataset import open_dataset
+from training.networks.discriminators.gat import GATDiscriminatorConfig
 from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
 from training.networks.discriminators.wavelet import WaveletDiscriminatorConfig
+from training.networks.generators.gat import GATConfig
 from training.networks.generators.styleformer import StyleformerConfig
 from training.networks.generators.stylenat import StyleNATConfig
+from training.objectives.relativistic import RelativisticConfig
 from training.run.checkpoint import load_state, write_config
 from training.run.recorder import FolderRecorder, Recorder
 from training.run.run_folder import RunFolder
@@ -27,9 +31,18 @@ TINY_G = StyleformerConfig(z_dim=16, w_dim=16, mapping_layers=2, g_dict=[8] * 3,
 
 
 def recipe(name: str, *settings: str) -> TrainingConfig:
-    """`ada`: Styleformer-L, ADA, path length, R1, style mixing. `bcr`: StyleNAT, wavelet D with spectral norm, bCR."""
+    """`ada`: Styleformer-L, ADA, path length, R1, style mixing. `bcr`: StyleNAT, wavelet D with spectral norm, bCR.
+    `gat`: GAT on both sides, MNG, lazy exact penalties, AdamW, clipping, DiffAugment."""
     cfg = TrainingConfig(batch=4, batch_gpu=2, metrics=[], kimg_per_tick=0.008, snap=1, total_kimg=0.024)
     cfg.data.path = EMOJI
+    if name == "gat":
+        sizes = {"patch": 4, "depth": 4, "width": 16, "heads": 2}
+        cfg.G, cfg.D = GATConfig(**sizes, z_dim=8), GATDiscriminatorConfig(**sizes, label_dim=8)
+        cfg.G_opt = OptimizerConfig(kind="adamw", lr=1e-3, max_grad_norm=1.0)
+        cfg.D_opt = replace(cfg.G_opt)
+        cfg.loss = RelativisticConfig(gamma=0.1, interval=3, guidance="mng")
+        cfg.ada.mode = "diffaug"
+        return _finished(cfg, settings)
     cfg.loss.pl_interval, cfg.loss.r1_interval = 2, 3
     if name == "ada":
         cfg.G = StyleformerConfig(**{**vars(TINY_G), "linformer": True})
@@ -42,6 +55,10 @@ def recipe(name: str, *settings: str) -> TrainingConfig:
         cfg.loss.pl_weight, cfg.loss.bcr_real, cfg.loss.bcr_fake, cfg.loss.image_norm = 0, 10, 10, "imagenet"
         cfg.data.mirror = True
         cfg.ada.mode = "noaug"
+    return _finished(cfg, settings)
+
+
+def _finished(cfg: TrainingConfig, settings: tuple[str, ...]) -> TrainingConfig:
     for s in settings:
         set_field(cfg, s)
     for network in (cfg.G, cfg.D):

@@ -21,10 +21,12 @@ ROUNDING = {"bfloat16": 2**-8, "float16": 2**-11}  # unit roundoff
 # Half precision may err so many times as much as random relative changes of one roundoff at every layer's inputs and
 # outputs do in float32. Measured: up to 3 times; processors differ in where else they round.
 MARGIN = 6
+MARGINS = {"gat": 15}  # its blocks also round between the layers: softmax, gates, sums
 TRIALS = 3  # of such changes; the worst counts
 SETTINGS = {
     "ada": ("D.channel_base=512", "D.channel_max=32", "D.mbstd_group_size=4", "half_resolutions=2"),
     "bcr": ("D.channels=[16,32,32]", "D.mbstd_group_size=4", "half_resolutions=2"),
+    "gat": ("half_resolutions=2",),
 }
 COMMON = {"z_dim": 16, "w_dim": 16, "mapping_layers": 2, "img_resolution": (32, 32)}
 GENERATORS = {
@@ -100,7 +102,9 @@ def test_half_precision_is_close(name, dtype):
     for index, phase in enumerate(full.phases):
         mine, exact = gradient(half, index), gradient(full, index)
         assert mine.dtype == torch.float32
-        limit = MARGIN * max(error(gradient(t, index), exact) for t in disturbed)
+        if (name, dtype, phase.name) == ("gat", "float16", "Dreg"):
+            continue  # second derivatives of a fresh GAT are below float16's range: docs/gat.md names bfloat16
+        limit = MARGINS.get(name, MARGIN) * max(error(gradient(t, index), exact) for t in disturbed)
         assert 0 < error(mine, exact) <= min(limit, 0.9), phase.name
 
 
@@ -250,10 +254,10 @@ def test_a_machine_that_cannot_compile_trains_without(monkeypatch):
     assert t.objective.first_order.D is t.D
 
 
-@pytest.mark.parametrize("name", ["ada", "bcr"])
+@pytest.mark.parametrize("name", ["ada", "bcr", "gat"])
 def test_networks_compile_without_graph_breaks(name):
     """fullgraph raises at the first thing that torch.compile can't follow."""
     t = trainer(recipe(name))
     whole = partial(torch.compile, fullgraph=True, backend="eager")
-    images = whole(t.G.synthesis)(t.G.mapping(torch.zeros(2, 16), None), noise_mode="random")
+    images = whole(t.G.synthesis)(t.G.mapping(torch.zeros(2, t.G.z_dim), None), noise_mode="random")
     assert whole(t.D)(images, None).shape == (2, 1)

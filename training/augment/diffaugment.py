@@ -2,7 +2,7 @@
 Data-Efficient GAN Training", section 3; strengths and flip as GAT has them). For any number of channels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +40,10 @@ class DiffAugmentDraw:
         if self.hole is not None:
             images = blank(images, *self.hole)
         return images if self.flip is None else torch.where(_per_image(self.flip), images.flip(3), images)
+
+    def moved(self, images: torch.Tensor) -> torch.Tensor:
+        """Translation and flip alone."""
+        return replace(self, color=None, hole=None).apply(images)
 
 
 class DiffAugment:

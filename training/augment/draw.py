@@ -13,6 +13,9 @@ class Draw(Protocol):
         """Images [N, C, H, W] in [-1, 1] -> the same shape, differentiable. Draws nothing. Images of another size
         than it was drawn for, where the augmentation takes them, move in proportion."""
 
+    def moved(self, images: torch.Tensor) -> torch.Tensor:
+        """The same, but only what moves pixels: nothing that changes colours or blanks a part."""
+
 
 class Augmentation(Protocol):
     """Random variations of images, each image its own: what pictures pass before the discriminator sees them."""
@@ -29,4 +32,7 @@ class NoAugmentation:
         return self
 
     def apply(self, images: torch.Tensor) -> torch.Tensor:
+        return images
+
+    def moved(self, images: torch.Tensor) -> torch.Tensor:
         return images

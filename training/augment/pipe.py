@@ -54,6 +54,14 @@ class AugmentConfig:
     noise_std: Weight = 0.1  # in units of the image
     cutout_size: Share = 0.5  # side of the rectangle, as a part of the image's
 
+    def check_channels(self, channels: int) -> None:
+        """UserError where colour transforms are asked for on images that have no colours."""
+        if channels not in (1, 3) and any(getattr(self, transform) for transform in _GROUPS["c"]):
+            raise UserError(
+                f"colour augmentation is for 1 or 3 channels, these images have {channels}: choose --augpipe=bg, "
+                "--aug=diffaug or --aug=noaug"
+            )
+
 
 _GROUPS = {
     "b": ("xflip", "rotate90", "xint"),
@@ -157,6 +165,10 @@ class PipeDraw:
         if self.noise is not None:
             images = images + self.noise
         return images if self.box is None else cut_out(images, self.box)
+
+    def moved(self, images: torch.Tensor) -> torch.Tensor:
+        """Blit and geometry alone."""
+        return dataclasses.replace(self, colors=None, gains=None, noise=None, box=None).apply(images)
 
     def _resized(self, size: tuple[int, int]) -> "PipeDraw":
         maps, noise = self.maps, self.noise

@@ -9,8 +9,9 @@ import numpy as np
 from tqdm import tqdm
 
 from dnnlib.errors import UserError
+from training.conversion.converted import Converted, Encoder
 from training.conversion.destination import DatasetWriter, open_destination
-from training.conversion.labels.kinds import Label, LabelTally
+from training.conversion.labels.kinds import LabelTally
 from training.conversion.parallel import ordered_map
 from training.conversion.png import encode_png
 from training.conversion.sources.base import Item, Source
@@ -30,6 +31,7 @@ class ConvertOptions:
     shard_size: int | None = None  # images per zip, for a folder of zips
     strict: bool = False  # the first unusable picture ends the conversion
     workers: int = 1  # processes
+    encoder: Encoder | None = None  # store latents in place of pictures
 
 
 @dataclass
@@ -41,17 +43,7 @@ class Report:
     tally: LabelTally = field(default_factory=LabelTally)  # of the labels
     shape: ImageShape | None = None
     skipped: int = 0
-
-
-@dataclass
-class _Converted:
-    """One picture after its way through a worker: `png` and `shape`, or the `reason` why not."""
-
-    name: str
-    label: Label
-    png: bytes = b""
-    shape: ImageShape | None = None
-    reason: str = ""
+    latents: bool = False  # stored in place of pictures
 
 
 def convert(
@@ -63,15 +55,17 @@ def convert(
     as it was, if nothing can be converted, the sizes differ and no size is asked for, some images have labels and
     some don't, or, with `strict`, a picture is unusable.
     """
-    channels = options.channels or source.channels
+    encoder = options.encoder
+    channels = options.channels or (encoder.channels if encoder else source.channels)
     work = functools.partial(_convert_item, options.transform, channels)
-    report = Report()
+    report = Report(latents=encoder is not None)
     with open_destination(dest, options.shard_size) as writer:
         writer.classes = source.classes
-        results = ordered_map(work, readable_items(source), options.workers, _cost)
+        writer.description = encoder.description if encoder else None
+        pictures = ordered_map(work, readable_items(source), options.workers, _cost)
         # closing() ends the worker processes before the destination is tidied up, also after an error.
-        with contextlib.closing(results), progress_bar(_expected(source, options), progress) as bar:
-            for result in results:
+        with contextlib.closing(pictures), progress_bar(_expected(source, options), progress) as bar:
+            for result in encoder.encoded(pictures) if encoder else pictures:
                 if result.shape is None:
                     _skip(result, options.strict, on_skip, report)
                 else:
@@ -95,24 +89,24 @@ def _cost(item: Item) -> int:
     return item.picture.cost
 
 
-def _convert_item(transform: Transform, channels: int, item: Item) -> _Converted:
+def _convert_item(transform: Transform, channels: int, item: Item) -> Converted:
     """Runs in the worker processes."""
     try:
         image = transform.apply(flatten(item.picture.open(), channels, transform.background))
     except BadPicture as e:
-        return _Converted(item.name, item.label, reason=str(e))
+        return Converted(item.name, item.label, reason=str(e))
     shape = ImageShape(channels, image.height, image.width)
-    return _Converted(item.name, item.label, encode_png(np.asarray(image)), shape)
+    return Converted(item.name, item.label, encode_png(np.asarray(image)), shape)
 
 
-def _skip(result: _Converted, strict: bool, on_skip: Callable[[str, str], None], report: Report) -> None:
+def _skip(result: Converted, strict: bool, on_skip: Callable[[str, str], None], report: Report) -> None:
     if strict:
         raise UserError(f"{printable(result.name)}: {result.reason}; without --strict it would be skipped")
     report.skipped += 1
     on_skip(printable(result.name), result.reason)
 
 
-def _write(result: _Converted, writer: DatasetWriter, report: Report) -> None:
+def _write(result: Converted, writer: DatasetWriter, report: Report) -> None:
     if report.shape is None:
         report.shape = result.shape
     if result.shape != report.shape:
@@ -121,7 +115,7 @@ def _write(result: _Converted, writer: DatasetWriter, report: Report) -> None:
             f"{report.shape}; say --width=W --height=H"
         )
     try:
-        writer.add(result.png, result.label)
+        writer.add(result.png, result.label, result.moments)
     except UserError as e:
         raise UserError(f"the label of {printable(result.name)}: {e}") from e
     report.written = writer.count

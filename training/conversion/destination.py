@@ -11,13 +11,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from dnnlib.errors import UserError
 from dnnlib.files import sync_folder
 from dnnlib.locks import Lock
 from training.conversion.labels.kinds import Label, LabelTally
 from training.conversion.png import image_name
+from training.dataset.kinds.latents import DESCRIPTION, latent_name, thumbnail_name
 from training.dataset.labels import LABEL_FILE
 from training.dataset.zip_writer import ZipWriter
 
@@ -47,13 +48,14 @@ class DatasetWriter:
         self._sink: FileSink | None = None
         self._labels = _LabelSpool(folder)
         self.classes: list[str] = []
+        self.description: dict[str, Any] | None = None  # of latents; None: the data set holds pictures
         self.count = 0
         self.labelled = 0
         self.tally = LabelTally()
 
-    def add(self, png: bytes, label: Label) -> None:
-        """Writes the next image. A label is a class number or a vector; UserError if it isn't, or of another kind
-        than those before it."""
+    def add(self, png: bytes, label: Label, moments: bytes | None = None) -> None:
+        """Writes the next image: a picture, or with `moments` those of its latent and the picture as its thumbnail. A
+        label is a class number or a vector; UserError if it isn't, or of another kind than those before it."""
         if label is not None:
             self.tally.add(label)
         if self._sink is None or (self._shard_size and self.count == self._shards * self._shard_size):
@@ -61,7 +63,12 @@ class DatasetWriter:
             self._sink = self._new_sink(self._shards)
             self._shards += 1
         name = image_name(self.count)
-        self._sink.write(name, png)
+        if moments is None:
+            self._sink.write(name, png)
+        else:
+            name = latent_name(name)
+            self._sink.write(name, moments)
+            self._sink.write(thumbnail_name(name), png)
         self.count += 1
         if label is not None:
             self._labels.add(name, label)
@@ -78,6 +85,8 @@ class DatasetWriter:
     def _close_sink(self) -> None:
         if self._sink is not None:
             self._sink.write(LABEL_FILE, self._labels.take(self.classes))
+            if self.description is not None:
+                self._sink.write(DESCRIPTION, json.dumps(self.description, indent=1).encode())
             self._sink.close()
             self._sink = None
 

@@ -1,27 +1,28 @@
-"""A data set for training and metrics: a zip, a folder, or a folder of zips (shards), read by batches of indices."""
+"""A data set for training and metrics: a zip, a folder, or a folder of zips (shards), read by batches of indices. It
+holds pictures, or their latents."""
 
 import hashlib
-import mmap
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from dnnlib.errors import UserError
-from training.dataset.decoding import HEADER_BYTES, ImageShape, peek_png
+from training.dataset.decoding import ImageShape
 from training.dataset.embedded import located
 from training.dataset.folder_reader import FolderReader
+from training.dataset.kinds import DESCRIPTION, kind_of
+from training.dataset.kinds.cache import DecodedCache
+from training.dataset.kinds.latents import StoredLatents, thumbnail_name
 from training.dataset.known_data import missing_data_advice
 from training.dataset.labels import LABEL_FILE, Labels, match_labels, normal_name, parse_label_file
-from training.dataset.pictures import BadPicture, decode, looks_like_picture, shape_of
+from training.dataset.pictures import BadPicture, decode
 from training.dataset.shards import ShardReader
 from training.dataset.zip_reader import BadMember, ZipReader
 
 _EXAMPLES, _EXAMPLE_NUMBERS = 256, 16384  # label vectors that a network file keeps, and their numbers, at most
-_MEMORY_SHARE = 0.5  # of the memory that is free now may go to decoded images
 
 
 class FileReader(Protocol):
@@ -66,14 +67,17 @@ class ImageDataset:
     def __init__(self, reader: FileReader, use_labels: bool, max_size: int | None, xflip: bool, seed: int):
         self._reader = reader
         names = reader.names()
-        self._members = np.array([i for i, name in enumerate(names) if _is_image(name)], np.int64)
+        self._kind = kind_of(self._descriptions(names), reader.path)
+        if xflip and not self._kind.may_mirror:
+            raise UserError(f"{reader.path} holds latents, which can't be mirrored; convert mirrored pictures too")
+        self._members = np.array([i for i, name in enumerate(names) if self._kind.holds(name)], np.int64)
         if not len(self._members):
             raise UserError(f"{reader.path} holds no images; make a data set of yours with dataset_tool.py")
         self._shape = self._common_shape(names)
         self._labels = self._read_labels(names) if use_labels else None
         self._select = _draw_subset(len(self._members), max_size, seed)
         self._xflip = xflip
-        self._cache = _PixelCache(len(self._select), self._shape)
+        self._cache = self._new_cache(len(self._select))
 
     def __len__(self) -> int:
         return len(self._select) * (2 if self._xflip else 1)
@@ -83,7 +87,7 @@ class ImageDataset:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._cache = _PixelCache(len(self._select), self._shape)
+        self._cache = self._new_cache(len(self._select))
 
     @property
     def path(self) -> str:
@@ -98,8 +102,13 @@ class ImageDataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)"""
-        return (self._shape.channels, self._shape.height, self._shape.width)
+        """(C, H, W) of what networks see: of latents, C is that of the latents and not of the stored moments."""
+        return self._kind.network_shape(self._shape)
+
+    @property
+    def space(self) -> dict[str, Any]:
+        """The config of the image space that networks trained on this work in, as plain data."""
+        return self._kind.space
 
     @property
     def label_dim(self) -> int:
@@ -121,21 +130,41 @@ class ImageDataset:
         if not len(others):
             raise UserError(f"{self.path}: all of its {len(self._members)} images are used, none is left out")
         view = ImageDataset.__new__(ImageDataset)
-        cache = _PixelCache(len(others), self._shape)
+        cache = self._new_cache(len(others))
         view.__dict__.update(self.__dict__, _xflip=False, _labels=None, _select=others, _cache=cache)
         return view
 
     def load(self, indices: Sequence[int] | np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """-> images uint8 [N, C, H, W], labels float32 [N, label_dim]. Raises UserError naming a damaged image."""
+        """-> images uint8 [N, C, H, W], or of latents the moments float32 [N, 2 C, H, W]; labels float32 [N,
+        label_dim]. Raises UserError naming a damaged image."""
         wanted = np.asarray(indices, np.int64)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(f"indices must lie in 0..{len(self) - 1}")
         mirrored, positions = np.divmod(wanted, len(self._select))
-        images = np.empty((len(wanted), *self._shape), np.uint8)
+        images = np.empty((len(wanted), *self._shape), self._kind.dtype)
         for row in np.argsort(positions, kind="stable"):  # neighbours in the file one after the other
             pixels = self._pixels(int(positions[row]))
             images[row] = pixels[:, :, ::-1] if mirrored[row] else pixels
         return torch.from_numpy(images), torch.from_numpy(self._label_rows(positions))
+
+    def thumbnails(self, indices: Sequence[int] | np.ndarray) -> torch.Tensor | None:
+        """Small pictures of what latents are of, uint8 [N, C, H', W']; None where pictures are stored."""
+        if not isinstance(self._kind, StoredLatents):
+            return None
+        names, found = self._reader.names(), []
+        places = {name: i for i, name in enumerate(names)}
+        for position in np.asarray(indices, np.int64) % len(self._select):
+            member = int(self._members[self._select[position]])
+            shown = places.get(thumbnail_name(names[member]))
+            if shown is None:
+                raise self._damaged(member, BadMember("it has no thumbnail"))
+            try:
+                found.append(decode(self._read_member(shown)).transpose(2, 0, 1))
+            except BadPicture as e:
+                raise self._damaged(shown, e) from e
+        if len({picture.shape for picture in found}) > 1:
+            raise UserError(f"{self._reader.path} mixes thumbnails of several sizes; convert with dataset_tool.py")
+        return torch.from_numpy(np.stack(found))
 
     def labels(self, indices: Sequence[int] | np.ndarray) -> torch.Tensor:
         """-> float32 [N, label_dim], without decoding any image."""
@@ -159,6 +188,7 @@ class ImageDataset:
         A zip and a folder with the same files agree. It isn't proof against forgery.
         """
         digest = hashlib.sha256(f"{tuple(self._shape)} xflip={self._xflip}\n".encode())
+        digest.update(self.space.get("digest", "").encode())  # what an autoencoder makes of latents depends on it
         names = self._reader.names()
         for member in self._members[self._select]:
             try:
@@ -181,7 +211,7 @@ class ImageDataset:
             return cached
         member = int(self._members[self._select[position]])
         try:
-            pixels = decode(self._reader.read(member)).transpose(2, 0, 1)
+            pixels = self._kind.decode(self._reader.read(member)).transpose(2, 0, 1)
         except (BadMember, BadPicture) as e:
             raise self._damaged(member, e) from e
         if pixels.shape != tuple(self._shape):
@@ -194,9 +224,11 @@ class ImageDataset:
         first: ImageShape | None = None
         for member in map(int, self._members):
             try:
-                shape = peek_png(self._reader.head(member, HEADER_BYTES)) or shape_of(self._reader.read(member))
+                shape = self._kind.shape(self._reader.head(member, self._kind.head_bytes), is_whole=False)
+                shape = shape or self._kind.shape(self._reader.read(member), is_whole=True)
             except (BadMember, BadPicture) as e:
                 raise self._damaged(member, e) from e
+            assert shape is not None
             first = first or shape
             if shape != first:
                 raise self._mixed(names[member], shape, first)
@@ -216,6 +248,14 @@ class ImageDataset:
                 f"{self._reader.path} has no labels (dataset.json); train without --cond or convert with labels"
             )
         return match_labels(labels, [names[m] for m in self._members], self._reader.path)
+
+    def _descriptions(self, names: list[str]) -> dict[str, bytes]:
+        """The files that say what is stored, in the data set or each of its shards; none where it is pictures."""
+        places = {DESCRIPTION, *(f"{folder}/{DESCRIPTION}" for folder in self._label_folders())}
+        return {name: self._read_member(i) for i, name in enumerate(names) if name in places}
+
+    def _new_cache(self, count: int) -> DecodedCache:
+        return DecodedCache(count, self._shape, self._kind.dtype)
 
     def _label_folders(self) -> Iterable[str]:
         """Shards bring their own dataset.json each."""
@@ -238,49 +278,6 @@ class ImageDataset:
         )
 
 
-class _PixelCache:
-    """Decoded images, filled as they are first read, in anonymous shared memory: forked workers see one copy.
-
-    Two processes may fill the same place at once; they write the same bytes, and mark it only afterwards.
-    """
-
-    def __init__(self, count: int, shape: ImageShape):
-        size = count * int(np.prod(shape))
-        self.pixels: np.ndarray | None = None
-        if size <= _MEMORY_SHARE * _free_memory() / _processes_here():
-            self.pixels = np.frombuffer(mmap.mmap(-1, size), np.uint8).reshape(count, *shape)
-            self._present = np.frombuffer(mmap.mmap(-1, count), np.uint8)
-
-    def get(self, position: int) -> np.ndarray | None:
-        if self.pixels is None or not self._present[position]:
-            return None
-        return self.pixels[position]
-
-    def put(self, position: int, pixels: np.ndarray) -> None:
-        if self.pixels is not None:
-            self.pixels[position] = pixels
-            self._present[position] = 1
-
-
-def _free_memory() -> int:
-    """Bytes of memory that are free or could be freed, within the limit of a container if there is one."""
-    try:
-        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        free = int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):  # not Linux: all memory there is, or a guess
-        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4 << 30
-    try:
-        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
-        return min(free, limit - used)
-    except (OSError, ValueError):  # no container, or one without a limit
-        return free
-
-
-def _processes_here() -> int:
-    """Training processes on this machine, each of which keeps a cache, as torchrun and our own launcher say."""
-    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-
-
 def _open_reader(path: str, given: str) -> FileReader:
     if os.path.isdir(path):
         return ShardReader(path) if ShardReader.is_sharded(path) else FolderReader(path)
@@ -293,11 +290,6 @@ def _open_reader(path: str, given: str) -> FileReader:
 
 def _convert_command(path: str) -> str:
     return f"python dataset_tool.py --source={path} --dest=datasets/NAME.zip"
-
-
-def _is_image(name: str) -> bool:
-    base = name.rsplit("/", 1)[-1]
-    return looks_like_picture(base) and not base.startswith(".") and "__MACOSX/" not in name
 
 
 def _draw_subset(count: int, max_size: int | None, seed: int) -> np.ndarray:

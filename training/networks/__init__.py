@@ -1,6 +1,6 @@
 """All networks, by name. Importing this package registers them."""
 
-from training.networks import discriminators, generators
+from training.networks import discriminators, generators, latents
 from training.networks.files import load, save
 from training.networks.registry import (
     DiscriminatorConfig,
@@ -23,6 +23,7 @@ __all__ = [
     "discriminators",
     "generators",
     "known_kinds",
+    "latents",
     "load",
     "register",
     "save",

@@ -23,6 +23,7 @@ class ImageSpace:
     """Base class; the networks see float32 [N, C, H, W]."""
 
     may_mirror = True  # whether flipping what is stored gives the mirrored picture
+    takes_pictures = True  # whether pixels in [-1, 1] are what the networks see
 
     def __init__(self, cfg: Any):
         self.cfg = cfg
@@ -38,6 +39,13 @@ class ImageSpace:
     def picture_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of the picture that `decode` gives for a network image of `size`."""
         raise NotImplementedError
+
+    def picture_channels(self, channels: int) -> int:
+        """Channels of the pictures that are decoded from network images of `channels`."""
+        return channels
+
+    def check(self) -> None:
+        """UserError where pictures can't be decoded on this machine."""
 
     def to_pixels(self, made: torch.Tensor) -> torch.Tensor:
         """What a generator makes -> uint8 pictures."""

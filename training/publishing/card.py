@@ -125,7 +125,7 @@ def _networks(records: Mapping[str, NetworkRecord]) -> str:
     for name, record in records.items():
         if name == "G" and "G_ema" in records and records["G_ema"].config == record.config:
             continue
-        parts.append(_table(f"config of {name}", {k: f"`{json.dumps(v)}`" for k, v in record.config.items()}))
+        parts.append(_table(f"config of {name}", {k: f"`{json.dumps(_public(v))}`" for k, v in record.config.items()}))
     return "\n\n".join(parts)
 
 
@@ -144,7 +144,9 @@ def _data(content: NetworkFile, main: NetworkRecord | None) -> str:
     mirrored = said.get("mirror", said.get("xflip"))
     count = (content.training_set_kwargs or {}).get("num_images", said.get("max_size"))
     labels = config.get("c_dim")
-    rows = {
+    space = config.get("space") or {}
+    encoded = {"latents of the autoencoder": f"SHA-256 `{space['digest']}`"} if space.get("digest") else {}
+    rows = encoded | {
         "name": Path(said["path"]).name if said.get("path") else None,
         "resolution": f"{width}x{height}, {channels}" if height else None,
         "images": f"{count:,}" if count else None,
@@ -164,13 +166,22 @@ def _training(content: NetworkFile) -> str:
     table = _table("training", rows)
     if not config:
         return f"{table}\n\nThe file doesn't hold the options of its training. {TO_FILL_IN}"
-    whole = json.dumps(config | {"data": _without_folders(config.get("data") or {})}, indent=1)
+    whole = json.dumps(_public(config | {"data": _without_folders(config.get("data") or {})}), indent=1)
     return f"{table}\n\n<details><summary>All options</summary>\n\n```json\n{whole}\n```\n\n</details>"
 
 
 def _without_folders(data: dict[str, Any]) -> dict[str, Any]:
     """The config of the data; where they lay on somebody's disk is nobody's business."""
     return data | ({"path": Path(data["path"]).name} if data.get("path") else {})
+
+
+def _public(value: Any) -> Any:
+    """The same without the folder in which an autoencoder lay."""
+    if isinstance(value, dict):
+        place = value.get("autoencoder")
+        named = {"autoencoder": Path(place).name} if isinstance(place, str) and not place.startswith("hf://") else {}
+        return {key: _public(item) for key, item in (value | named).items()}
+    return value
 
 
 def _measured(metrics: Iterable[dict[str, Any]]) -> str:
@@ -192,14 +203,18 @@ def _sampling(made: Path, main: NetworkRecord | None, labels: Mapping[str, Any])
     config = to_dict(config_from_dict(main.config | {"kind": main.kind}))
     height, width = config["img_resolution"]
     if made.suffix in _RUN:
-        return _RUN[made.suffix].format(
-            name=made.name,
-            z_dim=config["z_dim"],
-            c_dim=config["c_dim"],
-            channels=config["img_channels"],
-            height=height,
-            width=width,
-            seed="  # seed 0" if config["seed_rule"] == "numpy" else "",
+        note = "" if config["space"]["kind"] == "pixels" else f"\n\nThese are latents. {TO_FILL_IN}: what decodes them."
+        return (
+            _RUN[made.suffix].format(
+                name=made.name,
+                z_dim=config["z_dim"],
+                c_dim=config["c_dim"],
+                channels=config["img_channels"],
+                height=height,
+                width=width,
+                seed="  # seed 0" if config["seed_rule"] == "numpy" else "",
+            )
+            + note
         )
     is_plugin = not NetworkConfig.kinds[main.kind].__module__.startswith("training.networks.")
     label = f" --label={','.join(f'{x:.4g}' for x in labels['vectors'][0])}" if "vectors" in labels else " --class=0"

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from dnnlib.config import to_dict
+from dnnlib.errors import UserError
 from metrics import MetricResult
 from torch_utils.training_stats import Stats
 from training import networks
@@ -66,6 +67,15 @@ class FolderRecorder(Recorder):
         self._run, self._trainer = run, trainer
 
     @cached_property
+    def _has_pictures(self) -> bool:
+        """Not where what the generator makes can't be decoded on this machine."""
+        try:
+            self._trainer.G.space.check()
+        except UserError:  # train.py has said it
+            return False
+        return True
+
+    @cached_property
     def _grid(self) -> SampleGrid:
         # Not before the first snapshot: until a state has been loaded, nothing in its folder may change.
         trainer = self._trainer
@@ -80,6 +90,8 @@ class FolderRecorder(Recorder):
         self._run.say(_status_line(mean), _short_line(mean))
 
     def save_pictures(self, trainer: Trainer) -> None:
+        if not self._has_pictures:
+            return
         nimg = trainer.nimg
         name = "fakes_init.png" if nimg == 0 else f"fakes{nimg // 1000:06d}.png"
         found = self._grid.save(trainer.G_ema, self._run.file(name))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from training.dataset import ImageDataset
 from training.networks.shared.generator import Generator
@@ -26,11 +27,18 @@ class SampleGrid:
 
     @classmethod
     def draw(cls, dataset: ImageDataset, G: Generator, seed: int, reals: Path) -> "SampleGrid":
-        """Draws latents, takes labels from random images, and saves those images as `reals`."""
-        rows, columns = grid_size(*G.space.picture_size(dataset.image_shape[1:]), len(dataset))
+        """Draws latents, takes labels from random images, and saves those images, of latents the enlarged thumbnails,
+        as `reals`."""
+        size = G.space.picture_size(dataset.image_shape[1:])
+        rows, columns = grid_size(*size, len(dataset))
         rnd = np.random.RandomState(seed)
-        stored, labels = dataset.load(rnd.permutation(len(dataset))[: rows * columns])
-        images = G.space.stored_to_pixels(stored)
+        chosen = rnd.permutation(len(dataset))[: rows * columns]
+        stored, labels = dataset.load(chosen)
+        thumbnails = dataset.thumbnails(chosen)
+        if thumbnails is None:
+            images = G.space.stored_to_pixels(stored)
+        else:
+            images = F.interpolate(thumbnails, size, mode="bilinear", antialias=True)
         save_grid(images, reals, rows, columns)
         z = torch.from_numpy(rnd.randn(rows * columns, G.z_dim)).float()
         return cls(z, labels, rows, columns, diversity(images))

@@ -43,6 +43,7 @@ class Job:
     noise_mode: NoiseMode = "const"
     class_index: int | None = None  # None for a conditional network: the classes in turn
     vectors: list[list[float]] | None = None  # labels to take in turn, where they are no classes
+    guidance: float | None = None  # what the generator's mapping is set to, if anybody said it
 
     def label(self, G: Generator, i: int) -> int | list[float] | None:
         """Class or vector of image i; None if the network is unconditional."""

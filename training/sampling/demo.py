@@ -41,6 +41,8 @@ def main(run_dir: str, images: int) -> None:
         raise UserError(f"{run_dir} holds no network-snapshot-*.pkl; give --run the folder of a finished run")
     G = load_generator(str(snapshots[-1]), ())
     dataset = _data_of(run)
+    if dataset.thumbnails([0]) is not None:
+        raise UserError(f"{run_dir} was trained on latents: this page compares pixels; see its report.html instead")
     write_picture(timeline(run, dataset.image_shape), run / "timeline.png")
     write_picture(neighbours(G, dataset), run / "neighbours.png")
     click.echo(verdict(run, snapshots[-1].name, G, dataset, images))

@@ -34,6 +34,8 @@ class View:
 
     seed: int = 0
     psi: float = 1.0
+    guidance: float = 1.0
+    level: int | None = None  # which output of a generator with several, None: the last one, the picture
     noise_mode: NoiseMode = "const"
     class_index: int | None = None
     other_seed: int | None = None  # style mixing with this seed
@@ -51,6 +53,8 @@ def view_of(query: str) -> View:
         view = View(
             seed=int(given.get("seed", "0")),
             psi=float(given.get("psi", "1")),
+            guidance=float(given.get("guidance", "1")),
+            level=int(given["level"]) if "level" in given else None,
             noise_mode=given.get("noise", "const"),  # type: ignore[arg-type]
             class_index=int(given["class"]) if "class" in given else None,
             other_seed=int(given["other"]) if "other" in given else None,
@@ -68,8 +72,9 @@ def view_of(query: str) -> View:
             raise UserError(f"seed {seed} is not between 0 and 2^32 - 1")
     if view.noise_mode not in NOISE_MODES or set(view.groups) - set(GROUPS):
         raise UserError("unknown noise mode or style group")
-    if not -5 <= view.psi <= 5:
-        raise UserError(f"truncation {view.psi} is not between -5 and 5")
+    for name, value in (("truncation", view.psi), ("guidance", view.guidance)):
+        if not -5 <= value <= 5:
+            raise UserError(f"{name} {value} is not between -5 and 5")
     return view
 
 
@@ -85,11 +90,13 @@ class Explorer:
     def __init__(self, G: Generator, name: str):
         self._G, self._lock = G, threading.Lock()
         self._groups = style_groups(G.num_ws)
-        self._scale = sheet_scale(G.img_size, SHOWN)
+        self._scale = sheet_scale(G.picture_size, SHOWN)
         self._info = {
             "name": name,
             "kind": G.cfg.kind,
-            "size": list(G.img_size),
+            "size": list(G.picture_size),
+            "levels": G.num_levels,
+            "guidance": G.mapping.guidance is not None,
             "classes": G.c_dim if G.label_vectors is None else 0,  # vectors come with the seed
             "groups": {g: [i[0], i[-1]] if i else [] for g, i in self._groups.items()},
             "layers": self._layers(),
@@ -109,11 +116,23 @@ class Explorer:
     def picture(self, view: View) -> Image.Image:
         """The view's image, under the attention if a query is chosen."""
         with self._lock:
+            if self._G.mapping.guidance is not None:
+                self._G.mapping.guidance = view.guidance
             ws = self._styles(view)
+            if view.level is not None and view.at is None:
+                return self._level(view.level, ws, view.noise_mode)
             if view.at is None:
                 image = images_of_styles(self._G, ws, view.noise_mode, [view.seed])[0]
                 return enlarged(to_pil(image), self._scale)
             return self._attention(view, ws)
+
+    @torch.no_grad()
+    def _level(self, level: int, ws: torch.Tensor, noise_mode: NoiseMode) -> Image.Image:
+        """One of the generator's outputs, coarsest first."""
+        levels = self._G.levels(ws, noise_mode="const" if noise_mode == "random" else noise_mode)
+        if not 0 <= level < len(levels):
+            raise UserError(f"no level {level}: this network has {len(levels)}")
+        return enlarged(to_pil(self._G.space.to_pixels(levels[level])[0].cpu()), self._scale)
 
     def _label(self, seed: int, class_index: int | None) -> torch.Tensor:
         """[1, c_dim]: the class, or where labels are vectors the seed's own."""

@@ -101,7 +101,7 @@ def mixing_sheet(
 ) -> Image.Image:
     """The style mixing matrix: the row's picture, with `styles` taken from the column's."""
     rows, columns = (styles_of_seeds(G, seeds, c, psi) for seeds in (row_seeds, column_seeds))
-    blank = Image.new("RGB", (G.img_size[1] * scale, G.img_size[0] * scale), "white")
+    blank = Image.new("RGB", (G.picture_size[1] * scale, G.picture_size[0] * scale), "white")
     cells = [[blank, *pictures(images_of_styles(G, columns, noise_mode, column_seeds), scale)]]
     for w, seed in zip(rows, _progress(row_seeds)):
         ws = torch.cat([w[None], mixed(w[None].expand(len(columns), -1, -1), columns, styles)])

@@ -47,6 +47,7 @@ INPUTS = (
     "--projected-w",
     "--detector",
     "--label-file",
+    "--autoencoder",
 )
 SMALLER = {
     "count": ["--count=8"],
@@ -240,6 +241,8 @@ def _cut_down(config: dict, args: list[str]) -> list[str]:
         small += ["--set=G.channel_base=256", "--set=G.channel_max=16"]
     if D["kind"] == "stylegan2_discriminator":
         small += ["--set=D.channel_base=256", "--set=D.channel_max=16"]
+    if G["kind"] == "gat":
+        small += ["--set=G.depth=4", "--set=G.width=16", "--set=G.heads=2"]
     if D["kind"] == "wavelet_discriminator":
         small.append(f"--set=D.channels={[16] * (D['img_resolution'][0].bit_length() - 3)}")
     return small

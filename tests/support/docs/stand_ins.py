@@ -18,7 +18,7 @@ import support.dataset_samples as samples
 from metrics.detectors import registry
 from support import official_files
 from support.docs.pages import PAGES, ROOT, read_page
-from support.small_generators import small_generator
+from support.small_generators import save_autoencoder, small_generator
 from training import networks
 from training.config import TrainingConfig
 from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorConfig
@@ -147,6 +147,10 @@ def _picture(path: Path) -> None:
     Image.fromarray(samples.pictures(1, 40, 50)[0]).save(path)
 
 
+def _autoencoder(path: Path) -> None:
+    save_autoencoder(path)
+
+
 def _from_a_page(path: Path) -> None:
     """A file that some page shows."""
     blocks = [block for page in PAGES for block in read_page(page).blocks]
@@ -172,6 +176,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "my-samples": _folder_of(32, 32, count=64),
     "unseen-pictures.zip": _unseen,
     "picture.png": _picture,
+    "sd-vae-ft-ema": _autoencoder,
     "*.pth": lambda path: torch.save(torch.randn(3 * 64 * 64, 8), path),
 }
 

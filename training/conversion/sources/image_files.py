@@ -13,6 +13,7 @@ from training.conversion.picture import EncodedPicture, FilePicture, NoPicture, 
 from training.conversion.sources.base import ARCHIVES, Item, SourceOptions, is_clutter, unsafe_name
 from training.dataset.decoding import HEADER_BYTES, peek_png
 from training.dataset.folder_reader import FolderReader
+from training.dataset.kinds.latents import DESCRIPTION
 from training.dataset.labels import LABEL_FILE, normal_name, parse_classes, parse_label_file
 from training.dataset.pictures import looks_like_picture
 from training.dataset.shards import ShardReader
@@ -31,6 +32,8 @@ class ImageFiles:
     def __init__(self, reader: Reader, options: SourceOptions, irregular: Sequence[str] = ()):
         if options.folder_labels and options.label_file:
             raise UserError("--folder-labels and --label-file exclude each other")
+        if any(reader.name(i).rsplit("/", 1)[-1] == DESCRIPTION for i in range(len(reader))):
+            raise UserError(f"{reader.path} holds latents; convert the pictures that they were made of")
         self._reader = reader
         self._irregular = irregular
         self.total: int | None = len(reader) + len(irregular)

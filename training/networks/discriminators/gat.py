@@ -72,7 +72,7 @@ class GATDiscriminator(Discriminator):
 
     def __init__(self, cfg: GATDiscriminatorConfig):
         super().__init__(cfg)
-        size = grid_size(cfg)
+        self.grid_size = size = grid_size(cfg)
         self.patch_embed = Linear(LEVELS * cfg.img_channels * cfg.patch**2, cfg.width)
         self.cls_token = nn.Parameter(torch.randn(1, 1, cfg.width) * 0.02)
         self.blocks = nn.ModuleList(DiscriminatorBlock(cfg.width, cfg.heads) for _ in range(cfg.depth))

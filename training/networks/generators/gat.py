@@ -55,6 +55,7 @@ class ClassMapping(Mapping):
     ):
         super().__init__()
         self.c_dim, self.num_ws, self.w_avg_beta = c_dim, num_ws, w_avg_beta
+        self.guidance = 1.0 if c_dim else None  # without classes there is nothing to move away from
         self.embed = LabelEmbedding(c_dim, z_dim)
         widths = [2 * z_dim] + [w_dim] * num_layers
         self.layers = nn.ModuleList(EqualLinear(i, o) for i, o in zip(widths, widths[1:]))
@@ -66,13 +67,14 @@ class ClassMapping(Mapping):
         c: torch.Tensor | None = None,
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
-        guidance: float = 1.0,  # 1: none; above, styles move away from the mean over all classes
+        guidance: float | None = None,  # 1: none; above, styles move away from the mean over all classes; None: as set
     ) -> torch.Tensor:
         """Styles [N, num_ws, w_dim]; truncation moves them towards the average style of their class."""
         assert z is not None
         label = normalize_2nd_moment(self.embed(c, z.shape[0]))
         w = self._layers(torch.cat([label, normalize_2nd_moment(z.float())], dim=1))
-        if guidance != 1:
+        guidance = self.guidance if guidance is None else guidance
+        if guidance not in (None, 1):
             w = self._without_class(z.float()).lerp(w, guidance)
         center = of_class(self.w_avg, c if self.c_dim else None, z.shape[0])
         ws = w.unsqueeze(1).repeat(1, self.num_ws, 1)

@@ -16,6 +16,9 @@ from training.networks.official.plain import count_modules, json_data
 from training.networks.shared.gat import LEVELS
 
 Tensors = dict[str, torch.Tensor]
+_LATENT_CHANNELS = 4
+# The space of the published networks. Their files don't say which autoencoder it was, nor where one lies.
+_STABLE_DIFFUSION = {"kind": "latents", "scale": 0.18215, "shift": 0.0, "factor": 8}
 _COMPUTED = ("pos_embed", "feat_rope.", "x_embedder.")  # constants, and the generator's layer that is used times 0
 
 
@@ -53,6 +56,8 @@ def _generator(official: Tensors) -> NetworkRecord:
         "w_dim": w_dim,
         "mapping_layers": sum(f"latent_embedder.{2 * i}.weight" in official for i in range(len(official))),
     }
+    if config["img_channels"] == _LATENT_CHANNELS:
+        config["space"] = dict(_STABLE_DIFFUSION)
     return NetworkRecord("gat", config, _renamed(official, own_generator_name))
 
 

@@ -38,6 +38,7 @@ class Generator(nn.Module):
         self.num_ws = num_ws
         self.path_length_styles = num_ws  # styles that a path length is averaged over, and style mixing switches among
         self.space = build_space(cfg.space)
+        self.picture_size = self.space.picture_size((cfg.img_resolution[0], cfg.img_resolution[1]))
         self.mapping: Mapping = _mapping_network(cfg, num_ws) if mapping is None else mapping
 
     def forward(

@@ -10,6 +10,7 @@ class Mapping(nn.Module):
     """From latent and label to styles: what every generator's `mapping` offers."""
 
     w_avg: torch.Tensor | None  # running average of w, the centre of truncation: [w_dim], or [classes, w_dim]
+    guidance: float | None = None  # how far styles move away from the mean over all classes, 1: not; None: not offered
 
     def forward(
         self,

@@ -18,10 +18,12 @@ from typing import Any
 import torch
 from PIL import Image
 
+from dnnlib.config import from_dict
 from dnnlib.errors import UserError
 from dnnlib.files import read_json, read_jsonl, write_file
 from metrics import larger_is_better
 from metrics.result import is_figure, read_results
+from training.networks.image_space import ImageSpaceConfig, build_space
 from training.objectives.base import Curve, curves_of
 from training.run.checkpoint import OPTIONS_FILE
 from training.run.report.charts import Series, chart, number
@@ -56,7 +58,7 @@ def page(folder: Path) -> str:
     metrics = {p.stem.removeprefix("metric-"): read_results(p) for p in sorted(folder.glob("metric-*.jsonl"))}
     parts = [
         _part("", lambda: _header(folder, options, stats, metrics)),
-        _part("Samples", lambda: _strips(folder, options["G"]["img_resolution"])),
+        _part("Samples", lambda: _strips(folder, _picture_size(options))),
         _part("Metrics", lambda: _charts(_metric_charts(metrics))),
         _part("Final figures", lambda: _final_figures(metrics)),
         _part("Training", lambda: _charts(_curves(stats, curves_of(_kind_of_loss(options))))),
@@ -80,6 +82,14 @@ def _options(folder: Path) -> Line:
     except (UserError, FileNotFoundError):
         return {}
     return options if isinstance(options, dict) else {}
+
+
+def _picture_size(options: Line) -> tuple[int, int]:
+    """(height, width) of the pictures that the run's generator makes; a plug-in's space is not known here."""
+    h, w = options["G"]["img_resolution"]
+    space = options["G"].get("space")
+    known = isinstance(space, dict) and space.get("kind") in ImageSpaceConfig.kinds
+    return build_space(from_dict(ImageSpaceConfig, space)).picture_size((h, w)) if known else (h, w)
 
 
 def _kind_of_loss(options: Line) -> str:
@@ -114,7 +124,7 @@ def _header(folder: Path, options: Line, stats: list[Line], metrics: dict[str, l
         if best is not None:
             tiles.append((f"Best {best[0]}", number(best[1])))
     shown = "".join(f'<div class="tile"><span>{escape(n)}</span><b>{escape(v)}</b></div>' for n, v in tiles)
-    h, w = options["G"]["img_resolution"]
+    h, w = _picture_size(options)
     about = f"{options['preset']} · {options['G']['kind']} on {Path(options['data']['path']).name}, {w}×{h}"
     return f'<header><h1>{escape(folder.name)}</h1><p>{escape(about)}</p><div class="tiles">{shown}</div></header>'
 

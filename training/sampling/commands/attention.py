@@ -9,6 +9,7 @@ from training.sampling.attention.maps import attention_maps
 from training.sampling.attention.picture import attention_sheet, choose_layers
 from training.sampling.commands.options import (
     CLASS,
+    GUIDANCE,
     NETWORK,
     PLUGINS,
     TRUNC,
@@ -28,7 +29,7 @@ from training.sampling.seeds import styles_of_seeds
 @click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--at", help="The query: x,y from 0,0 (top left) to 1,1  [default: the mean over all queries]")
 @click.option("--layers", default="", help="Layers (32x32.0) or sizes (32x32), comma-separated  [default: all]")
-@options(TRUNC, CLASS, scale_option(128), PLUGINS)
+@options(TRUNC, GUIDANCE, CLASS, scale_option(128), PLUGINS)
 def attention(
     network: str,
     out: str,
@@ -36,6 +37,7 @@ def attention(
     at: str | None,
     layers: str,
     psi: float,
+    guidance: float | None,
     labels: LabelOptions,
     scale: int | None,
     plugins: tuple[str, ...],
@@ -47,10 +49,10 @@ def attention(
     python generate.py attention --network=FILE --seed=3 --layers=16x16
     """
     query = None if at is None else parse_point(at)
-    G = load_generator(network, plugins)
+    G = load_generator(network, plugins, guidance)
     image, maps = attention_maps(G, styles_of_seeds(G, [seed], labels.one(G), psi), query)
     chosen = choose_layers(maps, [name for name in layers.split(",") if name])
-    factor = scale or sheets.sheet_scale(G.img_size, 128)
+    factor = scale or sheets.sheet_scale(G.picture_size, 128)
     save(attention_sheet(G.space.to_pixels(image)[0].cpu(), chosen, query, factor), out)
 
 

@@ -33,5 +33,5 @@ def bench(network: str, batches: str, seconds: float, as_json: bool, plugins: tu
         about = {"network": network, "kind": G.cfg.kind, "parameters": parameters, "device": name}
         click.echo(json.dumps(about | {"speeds": [asdict(speed) for speed in speeds]}))
     else:
-        size = f"{G.img_size[1]}x{G.img_size[0]}"
+        size = f"{G.img_size[1]}x{G.img_size[0]}{'' if G.space.takes_pictures else ' latents, not decoded'}"
         click.echo(f"{G.cfg.kind}, {size}, {parameters:,} parameters, float32, {name}\n{table(speeds)}")

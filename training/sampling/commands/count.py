@@ -10,6 +10,7 @@ from training.networks.shared.generator import NoiseMode
 from training.sampling.bulk import Job, generate_many
 from training.sampling.commands.options import (
     CLASS,
+    GUIDANCE,
     NETWORK,
     NOISE,
     PLUGINS,
@@ -27,7 +28,7 @@ from training.sampling.commands.options import (
 @click.option("--count", type=POSITIVE, required=True, help="How many images")
 @click.option("--first-seed", type=SEED, default=0, show_default=True)
 @click.option("--batch", type=POSITIVE, default=32, show_default=True, help="Images at a time")
-@options(TRUNC, CLASS, NOISE, PLUGINS)
+@options(TRUNC, GUIDANCE, CLASS, NOISE, PLUGINS)
 def count(
     network: str,
     out: str,
@@ -35,6 +36,7 @@ def count(
     first_seed: int,
     batch: int,
     psi: float,
+    guidance: float | None,
     labels: LabelOptions,
     noise_mode: NoiseMode,
     plugins: tuple[str, ...],
@@ -46,11 +48,12 @@ def count(
     """
     if first_seed + count > 2**32:
         raise UserError("--first-seed + --count: seeds end at 2^32")
-    G = load_generator(network, plugins)
+    G = load_generator(network, plugins, guidance)
     vectors = labels.vectors(G)
     given = None if vectors is None else vectors.tolist()
     content = files.read(network)
-    job = Job(content.sha256(content.tensor_digests()), count, first_seed, psi, noise_mode, labels.class_index, given)
+    digest = content.sha256(content.tensor_digests())
+    job = Job(digest, count, first_seed, psi, noise_mode, labels.class_index, given, guidance)
     with tqdm(total=count, unit="img", disable=None, leave=False) as bar:
 
         def progress(images: int) -> None:

@@ -7,6 +7,7 @@ from training.networks.shared.generator import NoiseMode
 from training.sampling import sheets
 from training.sampling.commands.options import (
     CLASS,
+    GUIDANCE,
     NETWORK,
     NOISE,
     PLUGINS,
@@ -29,13 +30,14 @@ from training.sampling.seeds import parse_seeds
 )
 @click.option("--columns", type=POSITIVE, default=8, show_default=True, help="Pictures in a row")
 @click.option("--trunc", "psis", default="1", show_default=True, help="Truncation psi; several make a sweep: 0,0.5,1")
-@options(CLASS, NOISE, scale_option(96), PLUGINS)
+@options(GUIDANCE, CLASS, NOISE, scale_option(96), PLUGINS)
 def grid(
     network: str,
     out: str,
     seeds: str,
     columns: int,
     psis: str,
+    guidance: float | None,
     labels: LabelOptions,
     noise_mode: NoiseMode,
     scale: int | None,
@@ -49,8 +51,8 @@ def grid(
     python generate.py grid --network=FILE --seeds=0-7 --trunc=0,0.3,0.7,1
     """
     wanted, sweep = parse_seeds(seeds), parse_numbers(psis)
-    G = load_generator(network, plugins)
-    scale = scale or sheets.sheet_scale(G.img_size)
+    G = load_generator(network, plugins, guidance)
+    scale = scale or sheets.sheet_scale(G.picture_size)
     if len(sweep) > 1:
         sheet = sheets.truncation_sheet(G, wanted, labels.of_seeds(G, wanted), sweep, noise_mode, scale)
     elif G.c_dim and G.label_vectors is None and not labels.is_given:

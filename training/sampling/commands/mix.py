@@ -7,6 +7,7 @@ from training.networks.shared.generator import NoiseMode
 from training.sampling import sheets
 from training.sampling.commands.options import (
     CLASS,
+    GUIDANCE,
     NETWORK,
     NOISE,
     PLUGINS,
@@ -27,7 +28,7 @@ from training.sampling.seeds import parse_seeds
 @click.option("--rows", default="0-3", show_default=True, help="Seeds that give the picture")
 @click.option("--cols", default="4-9", show_default=True, help="Seeds that some styles are taken from")
 @click.option("--styles", help="Which styles, e.g. 0-2  [default: the first half, the coarse ones]")
-@options(TRUNC, CLASS, NOISE, scale_option(96), PLUGINS)
+@options(TRUNC, GUIDANCE, CLASS, NOISE, scale_option(96), PLUGINS)
 def mix(
     network: str,
     out: str,
@@ -35,6 +36,7 @@ def mix(
     cols: str,
     styles: str | None,
     psi: float,
+    guidance: float | None,
     labels: LabelOptions,
     noise_mode: NoiseMode,
     scale: int | None,
@@ -42,8 +44,8 @@ def mix(
 ) -> None:
     """The style mixing matrix: each row's picture with some styles taken from each column's."""
     row_seeds, column_seeds = parse_seeds(rows, "--rows"), parse_seeds(cols, "--cols")
-    G = load_generator(network, plugins)
+    G = load_generator(network, plugins, guidance)
     chosen = sheets.parse_styles(styles or f"0-{(G.num_ws - 1) // 2}", G.num_ws)
-    scale = scale or sheets.sheet_scale(G.img_size)
+    scale = scale or sheets.sheet_scale(G.picture_size)
     c = labels.one(G)
     save(sheets.mixing_sheet(G, row_seeds, column_seeds, chosen, c, psi, noise_mode, scale), out)

@@ -34,6 +34,9 @@ WIDE = {"max_content_width": 120}
 NETWORK_HELP = "Network file (.pkl, .safetensors, official files) or URL; a run folder means its newest snapshot"
 PLUGINS = click.option("--import", "plugins", type=PATH, multiple=True, help="Python file that registers networks")
 TRUNC = click.option("--trunc", "psi", type=NUMBER, default=1.0, show_default=True, help="Truncation psi")
+GUIDANCE = click.option(
+    "--guidance", type=NUMBER, help="GAT: move styles away from the mean of all classes, e.g. 1.5  [default: 1, not]"
+)
 NOISE = click.option("--noise-mode", type=click.Choice(NOISE_MODES), default="const", show_default=True)
 
 
@@ -115,8 +118,9 @@ def scale_option(about: int) -> Callable:
     return click.option("--scale", type=POSITIVE, help=text)
 
 
-def load_generator(file: str, plugins: Sequence[str]) -> Generator:
-    """G_ema of a network file, on the device of this command."""
+def load_generator(file: str, plugins: Sequence[str], guidance: float | None = None) -> Generator:
+    """G_ema of a network file, on the device of this command. Its mapping gives styles of this guidance; UserError
+    where it has none."""
     for plugin in plugins:
         import_file(plugin)
     loaded = networks.load(file, names=["G_ema"])
@@ -125,7 +129,17 @@ def load_generator(file: str, plugins: Sequence[str]) -> Generator:
         raise UserError(f"{file} holds no generator (G_ema)")
     if G.c_dim:
         G.label_vectors = vectors_trained_on(loaded)
+    if guidance is not None:
+        set_guidance(G, guidance)
     return G.to(own_device())
+
+
+def set_guidance(G: Generator, guidance: float) -> None:
+    """Lets all styles move away from the mean over the classes. UserError for networks without guidance."""
+    if G.mapping.guidance is None:
+        what = "a network without classes" if G.cfg.kind == "gat" else f"the generator {G.cfg.kind}"
+        raise UserError(f"--guidance: {what} has no guidance; leave it out")
+    G.mapping.guidance = guidance
 
 
 def make_folder(outdir: str) -> Path:

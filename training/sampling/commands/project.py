@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from dnnlib.cli import PATH, SEED, Command
+from dnnlib.errors import UserError
 from dnnlib.files import write_file
 from metrics.detectors import load_detector
 from training.networks.shared.generator import Generator
@@ -61,6 +62,8 @@ def project(
 ) -> None:
     """Find the style whose picture comes closest to a given picture."""
     G = load_generator(network, plugins)
+    if not G.space.takes_pictures:
+        raise UserError("project works on pixels, and this network makes latents: there is no projection for it")
     c = labels.one(G)
     device = next(G.parameters()).device
     image = load_target(target, G)

@@ -10,6 +10,7 @@ from training.networks.shared.generator import NoiseMode
 from training.sampling import sheets
 from training.sampling.commands.options import (
     CLASS,
+    GUIDANCE,
     NETWORK,
     NOISE,
     PLUGINS,
@@ -35,7 +36,7 @@ from training.sampling.walks import walk_frames
 @click.option("--frames", type=POSITIVE, default=45, show_default=True, help="Frames from one station to the next")
 @click.option("--fps", type=click.IntRange(1, 120), default=30, show_default=True, help="Frames per second")
 @click.option("--loop/--no-loop", default=True, show_default=True, help="Return to the first station, seamlessly")
-@options(TRUNC, CLASS, NOISE, scale_option(256), PLUGINS)
+@options(TRUNC, GUIDANCE, CLASS, NOISE, scale_option(256), PLUGINS)
 def walk(
     network: str,
     out: str,
@@ -45,6 +46,7 @@ def walk(
     fps: int,
     loop: bool,
     psi: float,
+    guidance: float | None,
     labels: LabelOptions,
     noise_mode: NoiseMode,
     scale: int | None,
@@ -55,8 +57,8 @@ def walk(
         raise UserError("give the stations by --seeds or have them chosen by --random, not both")
     stations = parse_seeds(seeds) if seeds else np.random.default_rng().integers(2**16, size=count or 6).tolist()
     check_video_path(out)
-    G = load_generator(network, plugins)
-    factor = scale or sheets.sheet_scale(G.img_size, 256)
+    G = load_generator(network, plugins, guidance)
+    factor = scale or sheets.sheet_scale(G.picture_size, 256)
     total, images = walk_frames(G, stations, labels.one(G), frames, loop, psi, noise_mode)
     bar = tqdm(images, total=total, unit="frame", disable=None, leave=False)
     write_video(out, (enlarged(to_pil(image), factor).convert("RGB") for image in bar), fps, loop)
