@@ -23,6 +23,9 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from torch_utils.devices import keep_large_blocks
+from torch_utils.ops.attention import attention
+from torch_utils.ops.attention.public import can_run
 from torch_utils.ops.bias_act import bias_act
 from torch_utils.ops.build import library
 from torch_utils.ops.neighborhood_attention import na2d
@@ -245,8 +248,32 @@ def bench_natten() -> None:
         report("na2d 64x64 K 7 d 1 forward, natten", *timed(steps), 300)
 
 
+def bench_attention() -> None:
+    """bfloat16, where our backward pass takes it; the sizes of Styleformer (b) (benchmarks/training_speed.py)."""
+    for heads, queries, keys in ((8, 64, 64), (4, 256, 256), (2, 1024, 1024), (2, 1024, 256)):
+        lengths = (queries, keys, keys)
+        inputs = [torch.randn(32, length, heads, 32).bfloat16().transpose(1, 2) for length in lengths]
+        if not can_run(*inputs):
+            click.echo("attention: this processor has no bfloat16 products, so torch's own backward pass runs")
+            return
+        steps = [with_backward(f, inputs) for f in (attention, F.scaled_dot_product_attention)]
+        report(f"attention {queries}x{keys}, {heads} heads forward+backward", *timed(steps), 1.5)
+
+
+def copy_time(x: torch.Tensor, y: torch.Tensor) -> float:
+    """Milliseconds that reading x and writing y take at the rate of a copy: no kernel can be faster."""
+    source = torch.randn((x.numel() + y.numel()) // 2)
+    target = torch.empty_like(source)
+    return median(timed([lambda: target.copy_(source)], seconds=1)[0])
+
+
 def bench_upfirdn2d() -> None:
-    f, x = setup_filter([1, 3, 3, 1]), torch.randn(8, 128, 64, 64)
+    for layout, name in ((torch.contiguous_format, ""), (torch.channels_last, ", channels last")):
+        upfirdn2d_in(torch.randn(8, 128, 64, 64).to(memory_format=layout), name)
+
+
+def upfirdn2d_in(x: torch.Tensor, layout: str) -> None:
+    f = setup_filter([1, 3, 3, 1])
     for name, up, down, pad, gain, goals in [
         ("upfirdn2d up 2", 2, 1, [2, 1, 2, 1], 4.0, (15, 10)),
         ("upfirdn2d down 2", 1, 2, [1, 1, 1, 1], 1.0, (6, 5)),
@@ -258,7 +285,8 @@ def bench_upfirdn2d() -> None:
         def rival(x, up=up, down=down, pad=pad, gain=gain):
             return zero_insert_upfirdn(x, f, up, down, pad, gain)
 
-        compare(name, ours, rival, [x], goals)
+        compare(name + layout, ours, rival, [x], goals)
+        click.echo(f"{'    a copy of as many bytes':42} {copy_time(x, ours(x)):8.2f} ms")
 
 
 def bench_bias_act() -> None:
@@ -272,6 +300,7 @@ BENCHMARKS = {
     "na2d": bench_na2d,
     "growth": bench_na2d_growth,
     "natten": bench_natten,
+    "attention": bench_attention,
     "upfirdn2d": bench_upfirdn2d,
     "bias_act": bench_bias_act,
     "memory": bench_memory,
@@ -283,6 +312,7 @@ BENCHMARKS = {
 def main(names: tuple[str, ...]) -> None:
     """Runs the benchmarks NAMES (all by default) and prints one line for each."""
     torch.manual_seed(0)
+    keep_large_blocks()  # as the commands do
     status = library.ensure("cpu")
     isa = torch.ops.styleloom.cpu_isa() if status.loaded else f"none: {status.reason}"
     click.echo(f"torch {torch.__version__}, {torch.get_num_threads()} threads, kernels {isa}")

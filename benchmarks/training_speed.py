@@ -7,11 +7,15 @@ batches, the interval of R1, so that every phase is weighed as in training. ADA 
 (a) --cfg=cifar --g_dict=256,64,16 --num_layers=1,2,2: nearly all work is in the 512-channel discriminator.
     Goal: at least 88 % of the floor's rate.
 (b) --g_dict=256,128,64 --num_layers=1,2,2 with D channel_base 2048, channel_max 128. Goal: at most 60 s/kimg.
+
+A preset's name measures that preset (for 32x32 images). `--vary=precision=bfloat16` measures all of it once more with
+another setting, in turns with the first, and gives the ratio: `training_speed.py a b demo --vary=precision=bfloat16`.
 """
 
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -24,10 +28,12 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.operations import counted_operations  # noqa: E402
 from dnnlib.config import set_field  # noqa: E402
+from torch_utils import devices  # noqa: E402
 from training.config import TrainingConfig  # noqa: E402
 from training.dataset import open_dataset  # noqa: E402
 from training.networks.generators.styleformer import StyleformerConfig  # noqa: E402
 from training.objectives.base import PhaseSpec  # noqa: E402
+from training.options import resolve  # noqa: E402
 from training.presets import PRESETS  # noqa: E402
 from training.training_loop import Trainer  # noqa: E402
 
@@ -36,8 +42,11 @@ CYCLE = 16
 GOALS = {"a": "at least 88 % of the floor's rate", "b": "at most 60 s/kimg"}
 
 
-def config(name: str, p: float, settings: tuple[str, ...] = ()) -> TrainingConfig:
-    """The configuration that the issue calls `name`."""
+def config(name: str, p: float, settings: Sequence[str] = ()) -> TrainingConfig:
+    """The configuration called `name` above, or the preset."""
+    if name not in GOALS:
+        cfg, _ = resolve(name, 1, {"data": str(DATA)}, settings)
+        return cfg
     cfg = PRESETS["cifar"].build(32, 1)
     cfg.data.path, cfg.metrics, cfg.ada.p = str(DATA), [], p
     widths = [256, 64, 16] if name == "a" else [256, 128, 64]
@@ -127,20 +136,45 @@ def report(name: str, trainer: Trainer, meter: Meter, elapsed: float, cycles: in
     floor = total * 1000 / rate
     click.echo(f"    {'rest':8} {rest:8.2f}   (means, averaged weights, augmentation control)")
     whole = elapsed * per_kimg
-    click.echo(
-        f"    {'all':8} {whole:8.2f} {total / 1e9:10.3f} {floor:8.2f} {floor / whole:8.1%}   goal: {GOALS[name]}"
-    )
+    line = f"    {'all':8} {whole:8.2f} {total / 1e9:10.3f} {floor:8.2f} {floor / whole:8.1%}"
+    click.echo(f"{line}   goal: {GOALS.get(name, 'none')}")
+
+
+def compare(name: str, variants: Sequence[TrainingConfig], labels: Sequence[str], cycles: int) -> None:
+    """Seconds per kimg of every variant, a cycle of each in turn, and how many times as fast as the first it is."""
+    trainers = [Trainer(cfg, open_dataset(DATA), torch.device("cpu")) for cfg in variants]
+    times: list[list[float]] = [[] for _ in trainers]
+    for trainer in trainers:
+        trainer.step()
+    for _ in range(cycles):
+        for trainer, found in zip(trainers, times):
+            trainer.step_count = 0
+            start = time.perf_counter()
+            for _ in range(CYCLE):
+                trainer.step()
+            found.append((time.perf_counter() - start) * 1000 / (CYCLE * trainer.cfg.batch))
+    for label, found in zip(labels, times):
+        seconds, ratio = median(found), median(times[0]) / median(found)
+        click.echo(f"{name:12} {label:40} {seconds:8.2f} s/kimg ({min(found):.2f}-{max(found):.2f}) {ratio:6.2f}x")
 
 
 @click.command(help=__doc__)
-@click.argument("names", nargs=-1, type=click.Choice(list(GOALS)))
+@click.argument("names", nargs=-1)
 @click.option("--cycles", default=1, show_default=True, help="Whole cycles of 16 batches")
 @click.option("--p", default=0.2, show_default=True, help="Augmentation probability")
 @click.option("--profile", is_flag=True, help="Then show which operations the time goes to")
 @click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Another setting of the run")
-def main(names: tuple[str, ...], cycles: int, p: float, profile: bool, settings: tuple[str, ...]) -> None:
+@click.option("--vary", multiple=True, metavar="FIELD=VALUE[,...]", help="Compare with these settings")
+def main(
+    names: tuple[str, ...], cycles: int, p: float, profile: bool, settings: tuple[str, ...], vary: tuple[str, ...]
+) -> None:
+    devices.keep_large_blocks()  # as the commands do
     for name in names or tuple(GOALS):
         cfg = config(name, p, settings)
+        if vary:
+            variants = [config(name, p, [*settings, *(v.split(",") if v else [])]) for v in ("", *vary)]
+            compare(name, variants, ["as it is", *vary], cycles)
+            continue
         measure(name, cfg, cycles)
         if profile:
             show_profile(cfg)
