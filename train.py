@@ -20,7 +20,15 @@ from torch_utils import distributed
 from training.config import TrainingConfig
 from training.dataset import ImageDataset
 from training.launch import Place, launch
-from training.options import OPTIONS, check_config, check_source, drop_missing_metrics, resolve, resolve_run
+from training.options import (
+    OPTIONS,
+    check_config,
+    check_source,
+    drop_missing_metrics,
+    resolve,
+    resolve_options,
+    resolve_run,
+)
 from training.presets import PRESETS
 from training.run.checkpoint import newest_run
 from training.run.run_folder import run_description
@@ -45,6 +53,7 @@ def config_options(command: Callable) -> Callable:
 @click.option(
     "--cfg", "preset", type=PresetName(list(PRESETS)), help="Preset, also one of an --import file  [default: auto]"
 )
+@click.option("--config", type=PATH, help="A new run with the options of an old one: its training_options.json")
 @click.option("--gpus", type=click.IntRange(min=1), help="Processes  [default: one per GPU, or 1 on a CPU]")
 @config_options
 @click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Any config field, e.g. G.w_dim=256")
@@ -54,6 +63,7 @@ def config_options(command: Callable) -> Callable:
 def main(
     outdir: str,
     preset: str | None,
+    config: str | None,
     gpus: int | None,
     settings: tuple[str, ...],
     plugins: tuple[str, ...],
@@ -72,11 +82,17 @@ def main(
     """
     for file in plugins:
         import_file(file)
+    if config is not None and preset is not None:
+        raise UserError(f"--config={config} says everything that --cfg={preset} would; leave one of them out")
     folder = run_to_continue(values, preset, is_new, outdir)
+    if config is not None and folder is not None:
+        raise UserError(f"--resume={folder} continues that run with its own settings; leave --config out")
     count = distributed.process_count(gpus)
     dataset: ImageDataset | None
     if folder is not None:
         cfg, dataset = resolve_run(folder, count, values, settings)
+    elif config is not None:
+        cfg, dataset = resolve_options(config, count, values, settings)
     else:
         cfg, dataset = resolve(preset or "auto", count, values, settings, needs_data=not dry_run)
     sizes = check_config(cfg)

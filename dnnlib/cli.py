@@ -4,6 +4,7 @@ import math
 import os
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,6 +12,16 @@ import click
 from dnnlib.errors import UserError, disk_error
 
 INTERRUPTED = 130  # exit status of a command that Ctrl-C ended, as shells have it
+
+
+_COMMANDS = {"train.py": "train", "generate.py": "generate", "calc_metrics.py": "metrics", "dataset_tool.py": "dataset"}
+
+
+def command_line(script: str) -> str:
+    """How the user calls a script in a message: `python train.py`, or `styleloom train` where that was called."""
+    own = Path(sys.argv[0])
+    is_styleloom = own.stem == "styleloom" or own.parts[-2:] == ("styleloom", "__main__.py")
+    return f"styleloom {_COMMANDS[script]}" if is_styleloom else f"python {script}"
 
 
 def counted(count: int, thing: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dnnlib.cli import say
+from dnnlib.cli import command_line, say
 from dnnlib.config import from_dict, to_dict
 from dnnlib.errors import UserError
 from dnnlib.plugins import import_file
@@ -159,7 +159,7 @@ def _last_words(folder: Path | str, stopped_by: str | None, nimg: int) -> str:
         return f"done: {folder}"
     return (
         f"stopped by {stopped_by} at kimg {nimg / 1000:.1f}, everything is saved; to go on, give the same command "
-        f"again, or: python train.py --resume={folder}"
+        f"again, or: {command_line('train.py')} --resume={folder}"
     )
 
 

@@ -29,7 +29,7 @@ from training.networks.generators.stylegan2 import StyleGAN2Config
 from training.networks.image_space import build_space
 from training.networks.registry import DiscriminatorConfig, NetworkConfig
 from training.presets import PRESETS, Preset
-from training.run.checkpoint import KNOWN_SOURCES, STATE_FILE, read_config
+from training.run.checkpoint import KNOWN_SOURCES, OPTIONS_FILE, STATE_FILE, read_config
 from training.schedule import Ramp, check_ramps
 from training.step.precision import DTYPES
 
@@ -226,8 +226,24 @@ def resolve_run(
     folder: str, gpus: int, values: dict[str, Any], settings: Sequence[str]
 ) -> tuple[TrainingConfig, ImageDataset]:
     """The config of an existing run with what the command line changes, and its data set. Raises UserError."""
+    return _resolve_on(read_config(Path(folder)), gpus, values, settings)
+
+
+def resolve_options(
+    file: str, gpus: int, values: dict[str, Any], settings: Sequence[str]
+) -> tuple[TrainingConfig, ImageDataset]:
+    """The same for a new run with the options of an old one: `file` is its training_options.json."""
+    path = Path(file)
+    if not path.is_file():
+        what = f"a folder; name the {OPTIONS_FILE} in it" if path.is_dir() else "no file"
+        raise UserError(f"--config={file} is {what}")
+    return _resolve_on(read_config(path.parent, path.name), gpus, values, settings)
+
+
+def _resolve_on(
+    cfg: TrainingConfig, gpus: int, values: dict[str, Any], settings: Sequence[str]
+) -> tuple[TrainingConfig, ImageDataset]:
     given = {o: values[o.name] for o in OPTIONS if values.get(o.name) is not None}
-    cfg = read_config(Path(folder))
     cfg.gpus = gpus
     _apply(cfg, given)
     for assignment in settings:

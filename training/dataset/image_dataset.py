@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from dnnlib.cli import command_line
 from dnnlib.errors import UserError
 from training.dataset.decoding import HEADER_BYTES, ImageShape, peek_png
 from training.dataset.embedded import located
@@ -292,7 +293,7 @@ def _open_reader(path: str, given: str) -> FileReader:
 
 
 def _convert_command(path: str) -> str:
-    return f"python dataset_tool.py --source={path} --dest=datasets/NAME.zip"
+    return f"{command_line('dataset_tool.py')} --source={path} --dest=datasets/NAME.zip"
 
 
 def _is_image(name: str) -> bool:

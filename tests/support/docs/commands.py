@@ -25,6 +25,7 @@ import generate
 import train
 import training.networks.__main__
 import training.sampling.demo
+from styleloom.__main__ import COMMANDS
 from support.docs import stand_ins
 from support.docs.pages import ROOT
 from support.docs.shell import Call, Shell
@@ -78,6 +79,7 @@ class Runner:
         self._commands: dict[str, Callable[[Call], str]] = {
             "python": self._python,
             "torchrun": self._torchrun,
+            "styleloom": self._styleloom,
             "pip": self._pip,
             "git": self._git,
             "srun": self._srun,
@@ -117,6 +119,12 @@ class Runner:
         if script == "-m torch_utils.ops":
             return _process(call)
         raise AssertionError(f"no test knows how to run: python {' '.join(call.args)}")
+
+    def _styleloom(self, call: Call) -> str:
+        name, *args = call.args
+        module = COMMANDS[name][0].removeprefix("styleloom.scripts.")
+        script = {"training.networks.__main__": ["-m", "training.networks"]}.get(module, [f"{module}.py"])
+        return self._python(Call("python", call.folder, [*script, *args], call.env))
 
     def _other_script(self, script: str, args: list[str]) -> str:
         if self._is_dry and script != "dataset_tool.py":
@@ -176,7 +184,7 @@ class Runner:
     def _pip(self, call: Call) -> str:
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
         what = " ".join(call.args)
-        match = re.fullmatch(r"install (?:-e \.|styleloom)(?:\[([a-z,-]+)\])?|install torch", what)
+        match = re.fullmatch(r"install (?:-e \.|\.|styleloom)(?:\[([a-z,-]+)\])?|install torch", what)
         assert match, f"no test knows: pip {what}"
         unknown = set((match[1] or "all").split(",")) - set(extras)
         assert not unknown, f"pyproject.toml has no extra {unknown}"
