@@ -103,17 +103,24 @@ class PathType(click.ParamType):
         return os.path.expanduser(value)
 
 
+def newest_snapshot(path: str) -> str:
+    """The newest network snapshot of a run's folder; any other path as it is. UserError if the folder holds none."""
+    if not os.path.isdir(path):
+        return path
+    snapshots = [name for name in os.listdir(path) if re.fullmatch(r"network-snapshot-\d+\.pkl", name)]
+    if not snapshots:
+        raise UserError(f"the folder {path} holds no network-snapshot-*.pkl")
+    return os.path.join(path, max(snapshots, key=lambda name: (len(name), name)))
+
+
 class NetworkType(PathType):
     """A network file or URL; a run's folder stands for its newest snapshot."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        path = super().convert(value, param, ctx)
-        if not os.path.isdir(path):
-            return path
-        snapshots = [name for name in os.listdir(path) if re.fullmatch(r"network-snapshot-\d+\.pkl", name)]
-        if not snapshots:
-            self.fail(f"the folder {path} holds no network-snapshot-*.pkl", param, ctx)
-        return os.path.join(path, max(snapshots, key=lambda name: (len(name), name)))
+        try:
+            return newest_snapshot(super().convert(value, param, ctx))
+        except UserError as e:
+            self.fail(str(e), param, ctx)
 
 
 class Number(click.FloatRange):

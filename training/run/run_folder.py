@@ -10,12 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from dnnlib.cli import printable
 from dnnlib.errors import UserError
 from dnnlib.files import WriteError, append, cut
 from dnnlib.locks import Lock
+from dnnlib.progress import tqdm
 from torch_utils.training_stats import Stats
 from training.config import TrainingConfig
 from training.ema.posthoc import drop_later

@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from dnnlib.cli import PATH, SEED, Command
 from dnnlib.files import write_file
+from dnnlib.progress import tqdm
 from metrics.detectors import load_detector
 from training.networks.shared.generator import Generator
 from training.sampling import sheets

@@ -2,10 +2,10 @@
 
 import click
 import numpy as np
-from tqdm import tqdm
 
 from dnnlib.cli import Command
 from dnnlib.errors import UserError
+from dnnlib.progress import tqdm
 from training.networks.shared.generator import NoiseMode
 from training.sampling import sheets
 from training.sampling.commands.options import (
