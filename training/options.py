@@ -15,6 +15,7 @@ from dnnlib.cache import is_url
 from dnnlib.cli import INTS, PATH, SEED, Number
 from dnnlib.config import check, set_field
 from dnnlib.errors import UserError
+from dnnlib.hub import is_hub
 from metrics import DetectorMissing, parse_name, require_detectors
 from metrics.families import FAMILIES
 from training import networks
@@ -202,7 +203,7 @@ def resolve(
         raise UserError(f"--cfg={preset}: there is no such preset; {hint} --import=FILE.py brings one of your own")
     chosen = PRESETS[preset]
     data = _data_config(chosen, given, settings)
-    if needs_data or os.path.exists(os.path.expanduser(located(data.path))):
+    if needs_data or is_hub(data.path) or os.path.exists(os.path.expanduser(located(data.path))):
         dataset = open_dataset(data.path, data.use_labels, data.max_size, data.mirror)
         count = len(dataset) // (2 if data.mirror else 1)
         if data.max_size is not None and count < data.max_size:

@@ -1,5 +1,5 @@
-"""`python -m training.networks {show,verify,convert,card,ema}`: look at, check, convert, describe and compute network
-files."""
+"""`python -m training.networks {show,verify,convert,card,push,ema}`: look at, check, convert, describe, publish
+and compute network files."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from torch_utils.files.persistence import NETWORKS, NetworkFile, NetworkRecord
 from training.ema.posthoc import reconstruct
 from training.networks import files
 from training.networks.shared.generator import NOISE_MODES, NoiseMode
-from training.publishing import export
+from training.publishing import export, hub
 from training.publishing.card import write_card
 
 LARGE_MISFIT = 0.1  # of a profile, above which the result deserves a warning
@@ -111,6 +111,40 @@ def card(file: str, dest: str | None, plugins: tuple[str, ...]) -> None:
     if goal.exists():
         raise UserError(f"{goal} is there already, perhaps filled in: name another DEST or remove it")
     _write_card(goal, path, content, file)
+
+
+@main.command(cls=cli.Command)
+@click.argument("file", type=cli.NETWORK_FILE)
+@click.argument("repo")
+@click.option("--only", help="Networks to publish, e.g. G_ema  [default: all, which further training wants]")
+@click.option("--licence", help="As the Hub abbreviates it, e.g. mit or cc-by-4.0")
+@click.option("--dataset", help="The data set's name on the Hub, owner/name")
+@click.option("--private", is_flag=True, help="A new repository is seen by you alone")
+@click.option("--folder", type=cli.PATH, help="Only write what would be published, into this new folder")
+@click.option("--import", "plugins", type=cli.PATH, multiple=True, help="Python file that registers your own networks")
+def push(
+    file: str,
+    repo: str,
+    only: str | None,
+    licence: str | None,
+    dataset: str | None,
+    private: bool,
+    folder: str | None,
+    plugins: tuple[str, ...],
+) -> None:
+    """Publish FILE on the Hugging Face Hub as REPO (owner/name): safetensors, a card, samples. The token is that of
+    `hf auth login`, or HF_TOKEN."""
+    _import_all(plugins)
+    content = _kept(files.read(file), only, file)
+    release = hub.Release(repo, licence, dataset, private)
+    if folder is None:
+        cli.say(f"{hub.push(content, file, release)}: {hub.NETWORK}, README.md; fill in what is marked there")
+        return
+    try:
+        Path(folder).mkdir(parents=True)
+    except FileExistsError:
+        raise UserError(f"--folder={folder} is there already: name a new one") from None
+    cli.say(f"{folder}: {', '.join(hub.prepare(Path(folder), content, file, release))}")
 
 
 @main.command(cls=cli.Command)

@@ -266,7 +266,7 @@ def _named_files(args: list[str]) -> list[str]:
     """Files that stand in a command without an option's name before them."""
     if "--compare" in args:
         return args[args.index("--compare") + 1 :][:2]
-    return args[1:2] if args[0] in ("show", "verify", "convert", "card") else []
+    return args[1:2] if args[0] in ("show", "verify", "convert", "card", "push") else []
 
 
 def _check_words(script: Path, args: list[str]) -> str:
