@@ -93,7 +93,7 @@ def convert(
         files.write(path, content)
         cli.say(f"{path}: {', '.join(name for name, r in content.networks.items() if r)}")
     if with_card:
-        _write_card(path.with_suffix(".md"), path, content, file)
+        _write_card(path.with_name(f"{path.name}.md"), path, content, file)
 
 
 @main.command(cls=cli.Command)
@@ -107,7 +107,7 @@ def card(file: str, dest: str | None, plugins: tuple[str, ...]) -> None:
     content = files.read(file)
     if not path.is_file():
         raise UserError(f"{file}: a card describes a file on this machine; download it first")
-    goal = Path(dest) if dest else path.with_suffix(".md")
+    goal = Path(dest) if dest else path.with_name(f"{path.name}.md")
     if goal.exists():
         raise UserError(f"{goal} is there already, perhaps filled in: name another DEST or remove it")
     _write_card(goal, path, content, file)
