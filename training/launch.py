@@ -26,6 +26,7 @@ from training.run.checkpoint import (
 )
 from training.run.recorder import FolderRecorder, Recorder
 from training.run.run_folder import RunFolder
+from training.run.starts import note_start
 from training.session import Session
 from training.step.interrupt import StopRequest
 from training.training_loop import Trainer
@@ -124,6 +125,8 @@ def _train(
         recorder.say(f"continuing {where} from kimg {trainer.nimg / 1000:.1f}; --new starts afresh")
     elif cfg.resume:
         recorder.say(_transfer(trainer, cfg.resume))
+    if run is not None:
+        note_start(run.path)
     recorder.say(f"training in {where}")
     with _out_of_memory_explained(cfg):
         stopped_by = session.run(stop)

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from PIL import Image
-from support.hub_server import Hub, serving, table_of
 from support.small_generators import network_file, small_generator
+from support.web.hub_server import Hub, serving, table_of
 
 import dataset_tool
 import generate

@@ -20,7 +20,7 @@ import yaml
 from support.docs import stand_ins
 from support.docs.commands import SCRIPTS, Runner, invoke
 from support.docs.pages import PAGES, ROOT, Block, Page, anchors, indented_blocks, inline_code, links, read_page
-from support.hub_server import Hub, serving, table_of
+from support.web.hub_server import Hub, serving, table_of
 from torch.distributed.run import get_args_parser
 
 from dnnlib import plugins
