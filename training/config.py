@@ -86,6 +86,7 @@ class TrainingConfig:
     keep_snapshots: Count | None = None  # network snapshots that stay, besides each metric's best; None: all
     workers: Annotated[int, Range(0, 256)] = 0  # processes per rank that decode images ahead; 0: none
     wandb: str | None = None  # project of Weights & Biases to report to
+    trackers: list[str] = field(default_factory=list)  # of register_tracker, which an --import file calls
     precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of the highest resolutions
     half_resolutions: Layers = 4  # so many of them in G and in D, if precision is not float32
     compile: bool = False  # torch.compile for the main phases

@@ -31,6 +31,7 @@ from training.networks.image_space import build_space
 from training.networks.registry import DiscriminatorConfig, NetworkConfig
 from training.presets import PRESETS, Preset
 from training.run.checkpoint import KNOWN_SOURCES, OPTIONS_FILE, STATE_FILE, read_config
+from training.run.trackers import check_trackers
 from training.schedule import Ramp, check_ramps
 from training.step.precision import DTYPES
 
@@ -74,6 +75,10 @@ def _augpipe(cfg: TrainingConfig, value: str) -> None:
 
 def _metrics(cfg: TrainingConfig, value: str) -> None:
     cfg.metrics = [] if value == "none" else value.split(",")
+
+
+def _track(cfg: TrainingConfig, value: str) -> None:
+    cfg.trackers = value.split(",")
 
 
 def _gamma(cfg: TrainingConfig, value: float) -> None:
@@ -180,6 +185,7 @@ OPTIONS: list[Option] = [
     Option("--compile", bool, "torch.compile for the main phases (not R1, path length)", "compile"),
     Option("--workers", click.IntRange(min=0), "Processes that decode images ahead, per GPU", "workers"),
     Option("--wandb", str, "Report to this project of Weights & Biases", "wandb"),
+    Option("--track", str, "Comma-separated trackers that --import files register", apply=_track),
     Option("--nobench", bool, "CUDA: no cuDNN benchmarking", "nobench"),
     Option("--allow-tf32", bool, "CUDA: TF32 for matrix products and convolutions", "allow_tf32"),
 ]
@@ -346,6 +352,7 @@ def check_config(cfg: TrainingConfig) -> tuple[int, int]:
             raise UserError(f"--metrics={name}: it needs held-out pictures, so calc_metrics.py measures it afterwards")
     cfg.loss.check(cfg.G, cfg.D)
     check_ramps(cfg)
+    check_trackers(cfg.trackers)
     if len(set(cfg.ema.posthoc)) != len(cfg.ema.posthoc) or len(cfg.ema.posthoc) > MAX_AVERAGES:
         raise UserError(f"ema.posthoc={list(cfg.ema.posthoc)}: at most {MAX_AVERAGES} lengths, each once")
     if cfg.ema.posthoc_kimg is not None and not cfg.ema.posthoc:

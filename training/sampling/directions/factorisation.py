@@ -129,8 +129,9 @@ def style_layers(G: Generator, styles: Sequence[int] | None = None) -> list[nn.M
 
     def watch(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         given = inputs[0] if inputs else None
-        is_style = isinstance(given, torch.Tensor) and given.shape == (1, G.w_dim)
-        if is_style and given.untyped_storage().data_ptr() == storage:
+        if not isinstance(given, torch.Tensor) or given.shape != (1, G.w_dim):
+            return
+        if given.untyped_storage().data_ptr() == storage:
             found.setdefault(module, set()).add(given.storage_offset() // G.w_dim)
 
     modules = [m for m in G.modules() if any(p.ndim == 2 for p in m.parameters(recurse=False))]
