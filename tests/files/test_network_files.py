@@ -313,7 +313,12 @@ def test_show_builds_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "build", None)
     shown = run("show", FORMATS / "v1.pkl")
     assert "G_ema         styleformer, 21 tensors" in shown
-    assert '"kimg": 4' in shown
+    assert "origin        program " in shown
+    assert ", kimg 4" in shown
+    assert max(map(len, shown.splitlines())) <= 100
+    everything = json.loads(run("show", FORMATS / "v1.pkl", "--json"))
+    assert everything["networks"]["G_ema"]["kind"] == "styleformer"
+    assert everything["sha256"] == shown.splitlines()[-1].split()[1]
     with open(FORMATS / "v1.pkl", "rb") as file:
         assert shown.splitlines()[-1].split()[1].encode() in file.read()
 

@@ -2,7 +2,9 @@
 and compute network files."""
 
 import json
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,6 +19,8 @@ from training.publishing import export, hub
 from training.publishing.card import write_card
 
 LARGE_MISFIT = 0.1  # of a profile, above which the result deserves a warning
+_WIDTH, _LONG = 100, 60  # columns of what is shown, characters of one value
+_SHOWN = ("preset", "seed", "gpus", "batch", "total_kimg", "precision", "resume")  # of the config of the training
 FORMS = {"pkl": ".pkl", "safetensors": ".safetensors", "onnx": ".onnx", "torch-export": ".pt2"}
 
 
@@ -27,18 +31,39 @@ def main() -> None:
 
 @main.command(cls=cli.Command)
 @click.argument("file", type=cli.NETWORK_FILE)
-def show(file: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Everything, the whole config of the training too, for programs")
+def show(file: str, as_json: bool) -> None:
     """Print what FILE holds: configs, sizes, digest, origin. Builds no network."""
     content = files.read(file)
+    digest = content.sha256(content.tensor_digests())
+    if as_json:
+        networks = {
+            name: record and {"kind": record.kind, "config": record.config} for name, record in content.networks.items()
+        }
+        about = {"networks": networks, "trained_on": content.training_set_kwargs, "origin": content.provenance}
+        cli.say(json.dumps(about | {"config": content.training_config, "sha256": digest}, indent=1))
+        return
     for name in NETWORKS:
         record = content.networks.get(name)
         cli.say(f"{name:13s} {'-' if record is None else _summary(record)}")
         if record is not None:
-            cli.say(f"{'':13s} {json.dumps(record.config)}")
-    cli.say(f"trained on    {json.dumps(content.training_set_kwargs)}")
-    cli.say(f"origin        {json.dumps(content.provenance)}")
-    cli.say(f"config        {'-' if content.training_config is None else json.dumps(content.training_config)}")
-    cli.say(f"sha256        {content.sha256(content.tensor_digests())}")
+            _say_facts("", record.config)
+    _say_facts("trained on", content.training_set_kwargs)
+    _say_facts("origin", content.provenance)
+    config = content.training_config
+    _say_facts("training", {k: config[k] for k in _SHOWN if k in config} if isinstance(config, dict) else config)
+    cli.say(f"sha256        {digest}")
+
+
+def _say_facts(head: str, facts: Any) -> None:
+    """`name value` pairs in lines of a terminal's width; long values are cut, --json has them."""
+    if isinstance(facts, dict):
+        shown = {key: json.dumps(value) for key, value in facts.items()}
+        text = ", ".join(f"{key} {v if len(v) <= _LONG else v[:_LONG] + '...'}" for key, v in shown.items())
+    else:
+        text = "-" if facts is None else json.dumps(facts)
+    for i, line in enumerate(textwrap.wrap(text, _WIDTH - 14, break_on_hyphens=False) or ["-"]):
+        cli.say(f"{head if i == 0 else '':13s} {line}")
 
 
 @main.command(cls=cli.Command)
