@@ -48,10 +48,35 @@ def config_options(command: Callable) -> Callable:
     return command
 
 
-@click.command(cls=Command, goes_on=True, context_settings={"max_content_width": 120})
+# Headings of --help.
+GROUPS = {
+    "What to train, on what": ["--cfg", "--config", "--data", "--cond", "--subset", "--mirror", "--resume", "--set"],
+    "How long, how much at once": ["--kimg", "--batch", "--batch-gpu", "--gpus", "--workers", "--seed"],
+    "What is kept and measured": [
+        *("--outdir", "--tick", "--snap", "--metrics", "--keep-snapshots", "--posthoc-ema", "--wandb", "--track"),
+    ],
+    "Regularisation and augmentation": ["--gamma", "--aug", "--p", "--target", "--augpipe", "--freezed"],
+    "Styleformer's networks": [
+        *("--g_dict", "--num_layers", "--depth", "--minimum_head", "--linformer", "--start-resolution"),
+    ],
+    "Speed and precision": ["--precision", "--fp32", "--nhwc", "--compile", "--nobench", "--allow-tf32"],
+}
+
+
+@click.command(
+    cls=Command,
+    goes_on=True,
+    groups=GROUPS,
+    epilog=f"Presets: {', '.join(PRESETS)}",
+    context_settings={"max_content_width": 120},
+)
 @click.option("--outdir", type=PATH, default="training-runs", show_default=True, help="Where run folders are made")
 @click.option(
-    "--cfg", "preset", type=PresetName(list(PRESETS)), help="Preset, also one of an --import file  [default: auto]"
+    "--cfg",
+    "preset",
+    type=PresetName(list(PRESETS)),
+    metavar="PRESET",
+    help="e.g. demo, cifar, ffhq256, or one of an --import file; listed at the end  [default: auto]",
 )
 @click.option("--config", type=PATH, help="A new run with the options of an old one: its training_options.json")
 @click.option("--gpus", type=click.IntRange(min=1), help="Processes  [default: one per GPU, or 1 on a CPU]")

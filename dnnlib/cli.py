@@ -4,6 +4,7 @@ import math
 import os
 import re
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,27 @@ class _OneLineErrors:
 
 class Command(_OneLineErrors, click.Command):
     """A click command with one-line errors: `@click.command(cls=Command)`."""
+
+    def __init__(self, *args: Any, groups: Mapping[str, Sequence[str]] | None = None, **kwargs: Any):
+        """`groups`: for --help, heading -> options that stand under it; the others come last, under `Others`."""
+        super().__init__(*args, **kwargs)
+        self._groups = groups or {}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options for --help, under the headings of the groups where there are some."""
+        if not self._groups:
+            super().format_options(ctx, formatter)
+            return
+        left = {param.opts[0]: param.get_help_record(ctx) for param in self.get_params(ctx)}
+        for heading, flags in self._groups.items():
+            self._section(formatter, heading, [left.pop(flag) for flag in flags])
+        self._section(formatter, "Others", list(left.values()))
+
+    def _section(self, formatter: click.HelpFormatter, heading: str, records: Sequence[tuple[str, str] | None]) -> None:
+        shown = [record for record in records if record is not None]
+        if shown:
+            with formatter.section(heading):
+                formatter.write_dl(shown)
 
 
 class Group(_OneLineErrors, click.Group):

@@ -1,6 +1,7 @@
 """`--config=FILE`: a new run with the options of an old one."""
 
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -60,3 +61,12 @@ def test_what_does_not_go_together(options, tmp_path):
     done = call(f"--config={tmp_path}/bad.json")
     assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
     assert "bad.json" in done.stderr
+
+
+def test_help_has_every_option_once_under_a_heading():
+    said = CliRunner().invoke(train.main, ["--help"], terminal_width=100).output
+    for param in train.main.params:
+        assert len(re.findall(rf"^  (?:-\w, )?{param.opts[-1]}\b(?!-)", said, re.MULTILINE)) == 1, param.opts
+    headings = re.findall(r"^(\w[^:\n]*):$", said, re.MULTILINE)
+    assert headings == [*train.GROUPS, "Others"]
+    assert re.search(r"^Others:\n  --import ", said, re.MULTILINE)
