@@ -65,13 +65,14 @@ def run(folder: Path, *command: str) -> str:
     return done.stdout
 
 
-def test_the_page_has_all_six():
+def test_the_page_has_all_seven():
     assert list(FILES) == [
         "my_generator.py",
         "my_recipe.py",
         "my_metric.py",
         "my_detector.py",
         "my_op.py",
+        "mlflow_tracker.py",
         "my_source.py",
     ]
 
