@@ -2,17 +2,28 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: setup demo demo-long test lint soak sanitize gpu-check clean
-setup: $(STAMP)
+# Where torch comes from, e.g. https://download.pytorch.org/whl/cpu: a tenth of the download where there is no GPU.
+TORCH_INDEX ?=
+PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 
-$(STAMP): pyproject.toml constraints.txt requirements-nodeps.txt
+.PHONY: setup demo demo-long test lint soak sanitize gpu-check clean
+# What the demo needs, what all commands need, and what the tests compare with.
+$(VENV)/.demo: EXTRAS := offline-metrics
+$(VENV)/.all: EXTRAS := all
+$(VENV)/.dev: EXTRAS := all,dev
+DEMO := $(VENV)/.demo
+DEV := $(VENV)/.dev
+
+setup: $(VENV)/.all
+
+$(VENV)/.demo $(VENV)/.all $(VENV)/.dev: pyproject.toml constraints.txt requirements-nodeps.txt requirements-peers.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all,dev]'
-	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --requirement requirements-nodeps.txt
+	$(PIP) --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(PIP) --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(PIP) --no-deps --requirement requirements-nodeps.txt
+	$(if $(filter %.dev,$@),$(PIP) --no-deps --requirement requirements-peers.txt)
 	touch $@
 
 # Trains a preset, then samples, draws and measures what it has come to.
@@ -23,30 +34,31 @@ define shown
 	$(BIN)/python -m training.sampling.demo --run=$$run
 endef
 
-demo: setup
+demo: $(DEMO)
 	$(call shown,demo,out/demo)
 
 # The same recipe left alone: about an hour.
-demo-long: setup
+demo-long: $(DEMO)
 	$(call shown,demo_long,out/demo-long)
 
-test: setup
+test: $(DEV)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-lint: setup
+lint: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
 
 # The long runs: kills, mutations, fuzzing at full count.
-soak: setup
+soak: $(DEV)
 	$(BIN)/python -m pytest -m soak
 
-sanitize: setup
+sanitize: $(DEV)
 	$(BIN)/python tests/support/scripts/sanitize_ops.py
 
 # What can only be proved on a GPU: a page of results, and out/gpu-check.json. Without a GPU it says so.
-gpu-check: setup
+gpu-check: $(DEV)
 	PYTHONPATH=.:tests $(BIN)/python -m support.gpu
 
 clean:

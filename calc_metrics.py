@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from tqdm import tqdm
 
 from dnnlib import UserError
 from dnnlib.cli import NETWORK_FILE, PATH, SEED, Command, say
 from dnnlib.plugins import import_file
+from dnnlib.progress import tqdm
 from metrics import (
     Comparison,
     MetricResult,

@@ -19,11 +19,11 @@ from typing import Any, TextIO
 
 import click
 from PIL import ImageColor
-from tqdm import tqdm
 
 import dnnlib.cli
 from dnnlib.errors import UserError
 from dnnlib.plugins import import_file
+from dnnlib.progress import tqdm
 from training.conversion.convert import ConvertOptions, Report, convert
 from training.conversion.converted import Encoder
 from training.conversion.destination import check_destination

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 import torch
-from tqdm import tqdm
 
 from dnnlib.cli import NETWORK_FILE, PATH, Group, counted
 from dnnlib.errors import UserError
+from dnnlib.progress import tqdm
 from training.networks.shared.generator import Generator, NoiseMode
 from training.sampling.commands import COMMANDS
 from training.sampling.commands.options import (

@@ -29,6 +29,7 @@ from training.options import (
     drop_missing_metrics,
     drop_pictures,
     resolve,
+    resolve_options,
     resolve_run,
 )
 from training.presets import PRESETS
@@ -50,11 +51,37 @@ def config_options(command: Callable) -> Callable:
     return command
 
 
-@click.command(cls=Command, goes_on=True, context_settings={"max_content_width": 120})
+# Headings of --help.
+GROUPS = {
+    "What to train, on what": ["--cfg", "--config", "--data", "--cond", "--subset", "--mirror", "--resume", "--set"],
+    "How long, how much at once": ["--kimg", "--batch", "--batch-gpu", "--gpus", "--workers", "--seed"],
+    "What is kept and measured": [
+        *("--outdir", "--tick", "--snap", "--metrics", "--keep-snapshots", "--posthoc-ema", "--wandb", "--track"),
+    ],
+    "Regularisation and augmentation": ["--gamma", "--aug", "--p", "--target", "--augpipe", "--freezed"],
+    "Styleformer's networks": [
+        *("--g_dict", "--num_layers", "--depth", "--minimum_head", "--linformer", "--start-resolution"),
+    ],
+    "Speed and precision": ["--precision", "--fp32", "--nhwc", "--compile", "--nobench", "--allow-tf32"],
+}
+
+
+@click.command(
+    cls=Command,
+    goes_on=True,
+    groups=GROUPS,
+    epilog=f"Presets: {', '.join(PRESETS)}",
+    context_settings={"max_content_width": 120},
+)
 @click.option("--outdir", type=PATH, default="training-runs", show_default=True, help="Where run folders are made")
 @click.option(
-    "--cfg", "preset", type=PresetName(list(PRESETS)), help="Preset, also one of an --import file  [default: auto]"
+    "--cfg",
+    "preset",
+    type=PresetName(list(PRESETS)),
+    metavar="PRESET",
+    help="e.g. demo, cifar, ffhq256, or one of an --import file; listed at the end  [default: auto]",
 )
+@click.option("--config", type=PATH, help="A new run with the options of an old one: its training_options.json")
 @click.option("--gpus", type=click.IntRange(min=1), help="Processes  [default: one per GPU, or 1 on a CPU]")
 @device_option
 @config_options
@@ -65,6 +92,7 @@ def config_options(command: Callable) -> Callable:
 def main(
     outdir: str,
     preset: str | None,
+    config: str | None,
     gpus: int | None,
     settings: tuple[str, ...],
     plugins: tuple[str, ...],
@@ -83,11 +111,17 @@ def main(
     """
     for file in plugins:
         import_file(file)
+    if config is not None and preset is not None:
+        raise UserError(f"--config={config} says everything that --cfg={preset} would; leave one of them out")
     folder = run_to_continue(values, preset, is_new, outdir)
+    if config is not None and folder is not None:
+        raise UserError(f"--resume={folder} continues that run with its own settings; leave --config out")
     count = distributed.process_count(gpus)
     dataset: ImageDataset | None
     if folder is not None:
         cfg, dataset = resolve_run(folder, count, values, settings)
+    elif config is not None:
+        cfg, dataset = resolve_options(config, count, values, settings)
     else:
         cfg, dataset = resolve(preset or "auto", count, values, settings, needs_data=not dry_run)
     sizes = check_config(cfg)

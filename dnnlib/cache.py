@@ -5,17 +5,17 @@ import os
 import stat
 import tempfile
 import urllib.parse
-from collections.abc import Iterator
 from pathlib import Path
 
-import requests
-
+from dnnlib import hub
+from dnnlib.download import download
 from dnnlib.errors import UserError
-from dnnlib.files import WriteError, atomic_path
+from dnnlib.files import PART, sync_folder
+from dnnlib.locks import Lock
 
 CACHE_VARIABLE = "STYLELOOM_CACHE"
+NETWORK_SUFFIXES = (".safetensors", ".pkl", ".pt")  # of what is fetched from the Hub where no file is named
 _CHUNK = 1 << 20
-_TIMEOUT = 30  # seconds without a byte
 
 
 def cache_root(cache_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -54,17 +54,20 @@ def _can_be_written(folder: Path) -> bool:
 
 
 def is_url(path_or_url: str | os.PathLike[str]) -> bool:
-    """Whether the text is an http(s) address rather than a local path."""
-    return urllib.parse.urlparse(str(path_or_url)).scheme in ("http", "https")
+    """Whether the text is an address, of http(s) or on the Hugging Face Hub, rather than a local path."""
+    return urllib.parse.urlparse(str(path_or_url)).scheme in ("http", "https") or hub.is_hub(path_or_url)
 
 
 def fetch(url: str, sha256: str | None = None, cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Local path of a URL's content, downloaded on first use into `downloads/` of the cache folder.
+    """Local path of a URL's content, downloaded on first use into `downloads/` of the cache folder. The networks of the
+    Hugging Face Hub (hf://owner/name) lie in its own cache.
 
     With `sha256` (hex) the content is verified, whether it was just downloaded or lay in the cache; a cached file
     that no longer matches is fetched again. The file appears under its final name only when it is complete.
     Raises UserError if the address can't be reached (offline) or the content is not what was expected.
     """
+    if hub.is_hub(url):
+        return hub.fetch(url, "model", NETWORK_SUFFIXES)
     path = cached_path(url, cache_dir)
     if path.is_file() and (sha256 is None or file_sha256(path) == sha256):
         return path
@@ -74,10 +77,16 @@ def fetch(url: str, sha256: str | None = None, cache_dir: str | os.PathLike[str]
         raise UserError(
             f"cannot keep {url} at {path}: {e.strerror or e}; set {CACHE_VARIABLE} to another folder"
         ) from e
-    with atomic_path(path) as part:
-        digest = _download(url, part, destination=path)
-        if sha256 is not None and digest != sha256:
+    with Lock(path.with_name(f".{path.name}.lock"), taken=None):
+        if path.is_file() and (sha256 is None or file_sha256(path) == sha256):
+            return path  # another process has fetched it meanwhile
+        part = path.with_name(f".{path.name}{PART}")
+        download(url, part, destination=path)
+        if sha256 is not None and (digest := file_sha256(part)) != sha256:
+            part.unlink()
             raise UserError(f"{url}: wrong SHA-256 {digest}, expected {sha256}; the file is not kept")
+        os.replace(part, path)
+        sync_folder(path.parent)
     return path
 
 
@@ -95,34 +104,3 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _download(url: str, part: Path, destination: Path) -> str:
-    """Streams `url` into the file `part`; returns the hex SHA-256 of what arrived."""
-    digest = hashlib.sha256()
-    try:
-        with requests.get(url, stream=True, timeout=_TIMEOUT) as response, open(part, "wb") as file:
-            response.raise_for_status()
-            for chunk in _checked_chunks(response):
-                digest.update(chunk)
-                file.write(chunk)
-    except requests.RequestException as e:
-        reason = f"HTTP {e.response.status_code}" if e.response is not None else type(e).__name__
-        raise UserError(
-            f"cannot download {url} ({reason}); without a connection, put the file at {destination} yourself"
-        ) from e
-    except OSError as e:
-        raise WriteError(destination, e) from e
-    return digest.hexdigest()
-
-
-def _checked_chunks(response: requests.Response) -> Iterator[bytes]:
-    """The body in chunks; a body shorter than its announced length is an error, not a short file."""
-    announced = response.headers.get("Content-Length")
-    is_plain = response.headers.get("Content-Encoding", "identity") == "identity"
-    received = 0
-    for chunk in response.iter_content(_CHUNK):
-        received += len(chunk)
-        yield chunk
-    if announced is not None and is_plain and received != int(announced):
-        raise requests.ConnectionError(f"{received} of {announced} bytes arrived")

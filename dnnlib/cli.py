@@ -4,6 +4,8 @@ import math
 import os
 import re
 import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,6 +13,16 @@ import click
 from dnnlib.errors import UserError, disk_error
 
 INTERRUPTED = 130  # exit status of a command that Ctrl-C ended, as shells have it
+
+
+_COMMANDS = {"train.py": "train", "generate.py": "generate", "calc_metrics.py": "metrics", "dataset_tool.py": "dataset"}
+
+
+def command_line(script: str) -> str:
+    """How the user calls a script in a message: `python train.py`, or `styleloom train` where that was called."""
+    own = Path(sys.argv[0])
+    is_styleloom = own.stem == "styleloom" or own.parts[-2:] == ("styleloom", "__main__.py")
+    return f"styleloom {_COMMANDS[script]}" if is_styleloom else f"python {script}"
 
 
 def counted(count: int, thing: str) -> str:
@@ -78,6 +90,27 @@ class _OneLineErrors:
 class Command(_OneLineErrors, click.Command):
     """A click command with one-line errors: `@click.command(cls=Command)`."""
 
+    def __init__(self, *args: Any, groups: Mapping[str, Sequence[str]] | None = None, **kwargs: Any):
+        """`groups`: for --help, heading -> options that stand under it; the others come last, under `Others`."""
+        super().__init__(*args, **kwargs)
+        self._groups = groups or {}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options for --help, under the headings of the groups where there are some."""
+        if not self._groups:
+            super().format_options(ctx, formatter)
+            return
+        left = {param.opts[0]: param.get_help_record(ctx) for param in self.get_params(ctx)}
+        for heading, flags in self._groups.items():
+            self._section(formatter, heading, [left.pop(flag) for flag in flags])
+        self._section(formatter, "Others", list(left.values()))
+
+    def _section(self, formatter: click.HelpFormatter, heading: str, records: Sequence[tuple[str, str] | None]) -> None:
+        shown = [record for record in records if record is not None]
+        if shown:
+            with formatter.section(heading):
+                formatter.write_dl(shown)
+
 
 class Group(_OneLineErrors, click.Group):
     """A click group with one-line errors."""
@@ -92,17 +125,24 @@ class PathType(click.ParamType):
         return os.path.expanduser(value)
 
 
+def newest_snapshot(path: str) -> str:
+    """The newest network snapshot of a run's folder; any other path as it is. UserError if the folder holds none."""
+    if not os.path.isdir(path):
+        return path
+    snapshots = [name for name in os.listdir(path) if re.fullmatch(r"network-snapshot-\d+\.pkl", name)]
+    if not snapshots:
+        raise UserError(f"the folder {path} holds no network-snapshot-*.pkl")
+    return os.path.join(path, max(snapshots, key=lambda name: (len(name), name)))
+
+
 class NetworkType(PathType):
     """A network file or URL; a run's folder stands for its newest snapshot."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        path = super().convert(value, param, ctx)
-        if not os.path.isdir(path):
-            return path
-        snapshots = [name for name in os.listdir(path) if re.fullmatch(r"network-snapshot-\d+\.pkl", name)]
-        if not snapshots:
-            self.fail(f"the folder {path} holds no network-snapshot-*.pkl", param, ctx)
-        return os.path.join(path, max(snapshots, key=lambda name: (len(name), name)))
+        try:
+            return newest_snapshot(super().convert(value, param, ctx))
+        except UserError as e:
+            self.fail(str(e), param, ctx)
 
 
 class Number(click.FloatRange):

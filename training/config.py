@@ -86,6 +86,7 @@ class TrainingConfig:
     keep_snapshots: Count | None = None  # network snapshots that stay, besides each metric's best; None: all
     workers: Annotated[int, Range(0, 256)] = 0  # processes per rank that decode images ahead; 0: none
     wandb: str | None = None  # project of Weights & Biases to report to
+    trackers: list[str] = field(default_factory=list)  # of register_tracker, which an --import file calls
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: float32 or what the launcher finds
     half_resolutions: Layers | None = None  # so many of the highest in G and in D; None: all, 4 of float16
     compile: bool = False  # torch.compile for the main phases

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dnnlib.cli import say
+from dnnlib.cli import command_line, say
 from dnnlib.config import from_dict, to_dict
 from dnnlib.errors import UserError
 from dnnlib.plugins import import_file
@@ -26,6 +26,7 @@ from training.run.checkpoint import (
 )
 from training.run.recorder import FolderRecorder, Recorder
 from training.run.run_folder import RunFolder
+from training.run.starts import note_start
 from training.session import Session
 from training.step.automatic import automatic_precision
 from training.step.interrupt import StopRequest
@@ -138,6 +139,8 @@ def _train(
         recorder.say(f"continuing {where} from kimg {trainer.nimg / 1000:.1f}; --new starts afresh")
     elif cfg.resume:
         recorder.say(_transfer(trainer, cfg.resume))
+    if run is not None:
+        note_start(run.path)
     recorder.say(f"training in {where}")
     with _out_of_memory_explained(cfg):
         stopped_by = session.run(stop)
@@ -173,7 +176,7 @@ def _last_words(folder: Path | str, stopped_by: str | None, nimg: int) -> str:
         return f"done: {folder}"
     return (
         f"stopped by {stopped_by} at kimg {nimg / 1000:.1f}, everything is saved; to go on, give the same command "
-        f"again, or: python train.py --resume={folder}"
+        f"again, or: {command_line('train.py')} --resume={folder}"
     )
 
 

@@ -15,6 +15,7 @@ from dnnlib.cache import is_url
 from dnnlib.cli import INTS, PATH, SEED, Number
 from dnnlib.config import check, from_dict, set_field
 from dnnlib.errors import UserError
+from dnnlib.hub import is_hub
 from metrics import DetectorMissing, parse_name, require_detectors
 from metrics.families import FAMILIES
 from training import networks
@@ -30,7 +31,8 @@ from training.networks.image_space import ImageSpaceConfig, build_space
 from training.networks.latents import LatentsConfig
 from training.networks.registry import DiscriminatorConfig, NetworkConfig
 from training.presets import PRESETS, Preset
-from training.run.checkpoint import KNOWN_SOURCES, STATE_FILE, read_config
+from training.run.checkpoint import KNOWN_SOURCES, OPTIONS_FILE, STATE_FILE, read_config
+from training.run.trackers import check_trackers
 from training.schedule import Ramp, check_ramps
 from training.step.precision import DTYPES
 
@@ -74,6 +76,10 @@ def _augpipe(cfg: TrainingConfig, value: str) -> None:
 
 def _metrics(cfg: TrainingConfig, value: str) -> None:
     cfg.metrics = [] if value == "none" else value.split(",")
+
+
+def _track(cfg: TrainingConfig, value: str) -> None:
+    cfg.trackers = value.split(",")
 
 
 def _gamma(cfg: TrainingConfig, value: float) -> None:
@@ -185,6 +191,7 @@ OPTIONS: list[Option] = [
     Option("--compile", bool, "torch.compile for the main phases (not R1, path length)", "compile"),
     Option("--workers", click.IntRange(min=0), "Processes that decode images ahead, per GPU", "workers"),
     Option("--wandb", str, "Report to this project of Weights & Biases", "wandb"),
+    Option("--track", str, "Comma-separated trackers that --import files register", apply=_track),
     Option("--nobench", bool, "CUDA: no cuDNN benchmarking", "nobench"),
     Option("--allow-tf32", bool, "CUDA: TF32 for matrix products and convolutions", "allow_tf32"),
 ]
@@ -208,7 +215,7 @@ def resolve(
         raise UserError(f"--cfg={preset}: there is no such preset; {hint} --import=FILE.py brings one of your own")
     chosen = PRESETS[preset]
     data = _data_config(chosen, given, settings)
-    if needs_data or os.path.exists(os.path.expanduser(located(data.path))):
+    if needs_data or is_hub(data.path) or os.path.exists(os.path.expanduser(located(data.path))):
         dataset = open_dataset(data.path, data.use_labels, data.max_size, data.mirror)
         count = len(dataset) // (2 if data.mirror else 1)
         if data.max_size is not None and count < data.max_size:
@@ -232,8 +239,24 @@ def resolve_run(
     folder: str, gpus: int, values: dict[str, Any], settings: Sequence[str]
 ) -> tuple[TrainingConfig, ImageDataset]:
     """The config of an existing run with what the command line changes, and its data set. Raises UserError."""
+    return _resolve_on(read_config(Path(folder)), gpus, values, settings)
+
+
+def resolve_options(
+    file: str, gpus: int, values: dict[str, Any], settings: Sequence[str]
+) -> tuple[TrainingConfig, ImageDataset]:
+    """The same for a new run with the options of an old one: `file` is its training_options.json."""
+    path = Path(file)
+    if not path.is_file():
+        what = f"a folder; name the {OPTIONS_FILE} in it" if path.is_dir() else "no file"
+        raise UserError(f"--config={file} is {what}")
+    return _resolve_on(read_config(path.parent, path.name), gpus, values, settings)
+
+
+def _resolve_on(
+    cfg: TrainingConfig, gpus: int, values: dict[str, Any], settings: Sequence[str]
+) -> tuple[TrainingConfig, ImageDataset]:
     given = {o: values[o.name] for o in OPTIONS if values.get(o.name) is not None}
-    cfg = read_config(Path(folder))
     cfg.gpus = gpus
     _apply(cfg, given)
     for assignment in settings:
@@ -361,6 +384,7 @@ def check_config(cfg: TrainingConfig) -> tuple[int, int]:
             raise UserError(f"--metrics={name}: it needs held-out pictures, so calc_metrics.py measures it afterwards")
     cfg.loss.check(cfg.G, cfg.D)
     check_ramps(cfg)
+    check_trackers(cfg.trackers)
     if len(set(cfg.ema.posthoc)) != len(cfg.ema.posthoc) or len(cfg.ema.posthoc) > MAX_AVERAGES:
         raise UserError(f"ema.posthoc={list(cfg.ema.posthoc)}: at most {MAX_AVERAGES} lengths, each once")
     if cfg.ema.posthoc_kimg is not None and not cfg.ema.posthoc:

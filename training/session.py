@@ -5,8 +5,7 @@ The trainer steps; the recorder of the first process writes what a run leaves be
 
 from typing import Any
 
-from tqdm import tqdm
-
+from dnnlib.progress import tqdm
 from metrics import compute_metrics
 from torch_utils import distributed
 from training.dataset import ImageDataset

@@ -1,5 +1,5 @@
-"""Draws docs/images/objectives.svg from what benchmarks/learning.py left in docs/recipes/objectives.jsonl: KID and coverage
-(mobilenetv2) over processor minutes, a thin line for each seed."""
+"""Draws docs/images/objectives.svg from what benchmarks/learning.py left in docs/recipes/objectives.jsonl: KID and
+coverage (mobilenetv2) over processor minutes, a line for each seed."""
 
 import json
 from pathlib import Path
@@ -8,12 +8,16 @@ DOCS = Path(__file__).parent.parent
 RESULTS = DOCS / "recipes" / "objectives.jsonl"
 PICTURE = DOCS / "images" / "objectives.svg"
 COLUMNS = {"demo": "demo", "nat": "demo_nat's networks", "cond": "demo, conditional"}
-ROWS = {"kid2k_mobilenetv2": ("KID, lower is better", 1.3), "cov2k_mobilenetv2_coverage": ("coverage, higher is better", 0.3)}
+ROWS = {
+    "kid2k_mobilenetv2": ("KID, lower is better", 1.3),
+    "cov2k_mobilenetv2_coverage": ("coverage, higher is better", 0.3),
+}
 COLOURS = {"relativistic": "#c0392b", "logistic": "#2c6fbb"}
 WIDTH, HEIGHT, LEFT, TOP, GAP = 230, 150, 46, 44, 40
 
 
 def main() -> None:
+    """Draws the picture."""
     rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
     parts = [
         panel(rows, name, metric, (LEFT + x * (WIDTH + GAP), TOP + y * (HEIGHT + GAP)))
@@ -22,7 +26,8 @@ def main() -> None:
     ]
     width, height = LEFT + 3 * (WIDTH + GAP), TOP + 2 * (HEIGHT + GAP)
     legend = "".join(
-        f'<text x="{LEFT + 90 * i}" y="14" fill="{colour}">{name}</text>' for i, (name, colour) in enumerate(COLOURS.items())
+        f'<text x="{LEFT + 90 * i}" y="14" fill="{colour}">{name}</text>'
+        for i, (name, colour) in enumerate(COLOURS.items())
     )
     PICTURE.write_text(
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11">'

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import http.server
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -15,16 +16,32 @@ SHA = hashlib.sha256(BODY).hexdigest()
 
 class Handler(http.server.BaseHTTPRequestHandler):
     hits: list[str] = []
+    starts: list[int] = []
 
     def do_GET(self):
         Handler.hits.append(self.path)
         if self.path.startswith("/missing"):
             self.send_error(404)
             return
+        if self.path.startswith(("/tagged", "/changed")):
+            self.send_part()
+            return
         self.send_response(200)
         self.send_header("Content-Length", str(len(BODY)))
         self.end_headers()
         self.wfile.write(BODY[: len(BODY) // 2] if self.path.startswith("/cut") else BODY)
+
+    def send_part(self):
+        """A file with an ETag, whose first sending breaks off in the middle."""
+        tag = '"v2"' if self.path.startswith("/changed") and len(Handler.hits) > 1 else '"v1"'
+        ranged = self.headers.get("Range")
+        asked = int(ranged[6:-1]) if ranged and self.headers.get("If-Range") == tag else 0
+        Handler.starts.append(asked)
+        self.send_response(206 if asked else 200)
+        self.send_header("ETag", tag)
+        self.send_header("Content-Length", str(len(BODY) - asked))
+        self.end_headers()
+        self.wfile.write(BODY[asked : len(BODY) // 2 if len(Handler.hits) == 1 else None])
 
     def log_message(self, *args):
         pass
@@ -32,7 +49,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    Handler.hits = []
+    Handler.hits, Handler.starts = [], []
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=functools.partial(httpd.serve_forever, poll_interval=0.01), daemon=True).start()
     yield f"http://127.0.0.1:{httpd.server_port}"
@@ -75,6 +92,27 @@ def test_failed_downloads_are_one_line_and_leave_nothing(server, tmp_path, page,
         cache.fetch(f"{server}/{page}", None, tmp_path)
     assert "\n" not in str(e.value)
     assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize(("name", "start"), [("tagged.bin", len(BODY) // 2 - 2**16), ("changed.bin", 0)])
+def test_a_download_goes_on_where_it_was_cut_off(server, tmp_path, name, start):
+    """By bytes of one and the same file: a server with another one sends it from the beginning."""
+    with pytest.raises(UserError, match="the same command goes on from there"):
+        cache.fetch(f"{server}/{name}", SHA, tmp_path)
+    assert not cache.cached_path(f"{server}/{name}", tmp_path).exists()
+    path = cache.fetch(f"{server}/{name}", SHA, tmp_path)
+    assert path.read_bytes() == BODY
+    assert Handler.starts[0] == 0
+    assert start <= Handler.starts[1] <= (len(BODY) // 2 if start else 0)
+    assert files(tmp_path) == [name]
+
+
+def test_processes_fetch_one_file_once(server, tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: cache.fetch(f"{server}/net.pkl", SHA, tmp_path), range(4)))
+    assert len(set(found)) == 1
+    assert found[0].read_bytes() == BODY
+    assert len(Handler.hits) == 1
 
 
 def test_offline_names_the_place_for_the_file(tmp_path):

@@ -53,7 +53,7 @@ def row(card: str, name: str) -> str:
 def test_convert_writes_a_card_of_what_is_known(snapshot):
     made = snapshot.parent / "emoji.safetensors"
     assert "model card" in run("convert", snapshot, made, "--only=G_ema")
-    card = (snapshot.parent / "emoji.md").read_text()
+    card = (snapshot.parent / "emoji.safetensors.md").read_text()
     G = small_generator(c_dim=3)
     parameters, numbers = (sum(t.numel() for t in ts) for ts in (G.parameters(), G.state_dict().values()))
     assert f"| G_ema | `styleformer` | {parameters:,} | {numbers:,} |" in card
@@ -87,7 +87,7 @@ def test_its_commands_sample(snapshot, tmp_path, monkeypatch):
     import generate
 
     run("card", snapshot)
-    card = snapshot.with_suffix(".md").read_text()
+    card = Path(f"{snapshot}.md").read_text()
     monkeypatch.chdir(snapshot.parent)
     for line in re.search(r"```sh\n(.*?)```", card, re.DOTALL)[1].splitlines():
         result = CliRunner().invoke(generate.main, line.split()[2:])
@@ -118,16 +118,17 @@ def test_its_program_runs(snapshot, monkeypatch, suffix):
 
 def test_a_card_is_never_overwritten(snapshot):
     run("card", snapshot)
-    card = snapshot.with_suffix(".md")
+    card = Path(f"{snapshot}.md")
     card.write_text("mine")
     assert "perhaps filled in" in run("card", snapshot, status=2)
     again = snapshot.with_suffix(".safetensors")
+    assert "model card; fill in" in run("convert", snapshot, again)  # beside the first one
     assert "left as it is" in run("convert", snapshot, again)
     assert card.read_text() == "mine"
     run("card", snapshot, snapshot.parent / "other.md")
     assert "# Model card" in (snapshot.parent / "other.md").read_text()
     run("convert", snapshot, snapshot.parent / "bare.safetensors", "--no-card")
-    assert not (snapshot.parent / "bare.md").exists()
+    assert not (snapshot.parent / "bare.safetensors.md").exists()
     assert "cannot write" in run("card", snapshot, snapshot.parent / "nowhere" / "c.md", status=2)
 
 
@@ -135,7 +136,7 @@ def test_what_a_bare_file_leaves_open(tmp_path):
     file = tmp_path / "g.pkl"
     networks.save(file, {"G_ema": small_generator()})
     run("card", file)
-    card = file.with_suffix(".md").read_text()
+    card = Path(f"{file}.md").read_text()
     for name in ("name", "images", "mirrored images added", "images seen", "converted from"):
         assert row(card, name) == TO_FILL_IN
     assert row(card, "labels") == "none"

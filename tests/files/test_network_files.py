@@ -8,6 +8,7 @@ import os
 import pickle
 import struct
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import torch
 from click.testing import CliRunner
 from support import official_files
 from support.golden import rel_err
+from support.small_generators import network_file, small_generator
 from torch import nn
 
 from dnnlib.errors import UserError
@@ -311,7 +313,12 @@ def test_show_builds_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "build", None)
     shown = run("show", FORMATS / "v1.pkl")
     assert "G_ema         styleformer, 21 tensors" in shown
-    assert '"kimg": 4' in shown
+    assert "origin        program " in shown
+    assert ", kimg 4" in shown
+    assert max(map(len, shown.splitlines())) <= 100
+    everything = json.loads(run("show", FORMATS / "v1.pkl", "--json"))
+    assert everything["networks"]["G_ema"]["kind"] == "styleformer"
+    assert everything["sha256"] == shown.splitlines()[-1].split()[1]
     with open(FORMATS / "v1.pkl", "rb") as file:
         assert shown.splitlines()[-1].split()[1].encode() in file.read()
 
@@ -376,6 +383,26 @@ def test_onnx(tiny_generator, tmp_path):
     session = onnxruntime.InferenceSession(tmp_path / "g.onnx", providers=["CPUExecutionProvider"])
     (images,) = session.run(["images"], {"z": z.numpy(), "c": c.numpy()})
     assert rel_err(torch.from_numpy(images), images_of(tiny_generator, z, c)) < 1e-4
+
+
+def test_onnx_is_lean(tmp_path):
+    """No path of this machine, nothing that is computed at every run though it never changes, no input without use."""
+    onnx = pytest.importorskip("onnx")
+    G = small_generator()
+    file = network_file(tmp_path, G)
+    run("convert", file, tmp_path / "g.onnx")
+    data = (tmp_path / "g.onnx").read_bytes()
+    for trace in (b"site-packages", b".py", b"stack_trace", str(Path.cwd()).encode()):
+        assert trace not in data
+    weights = sum(p.numel() * 4 for p in G.state_dict().values())
+    assert len(data) < 1.2 * weights + 300_000
+    graph = onnx.load_from_string(data).graph
+    assert [i.name for i in graph.input] == ["z"]
+    used = {name for node in graph.node for name in node.input}
+    assert all(set(node.output) & (used | {"images"}) for node in graph.node)
+    known = {i.name for i in graph.initializer}
+    constant = [n.op_type for n in graph.node if n.op_type != "Constant" and n.input and set(n.input) <= known]
+    assert len(constant) < 10, constant
 
 
 def test_metadata_of_safetensors_is_json():

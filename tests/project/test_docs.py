@@ -14,11 +14,13 @@ import sys
 from pathlib import Path
 
 import click
+import huggingface_hub.constants
 import pytest
 import yaml
 from support.docs import stand_ins
 from support.docs.commands import SCRIPTS, Runner, invoke
 from support.docs.pages import PAGES, ROOT, Block, Page, anchors, indented_blocks, inline_code, links, read_page
+from support.web.hub_server import Hub, serving, table_of
 from torch.distributed.run import get_args_parser
 
 from dnnlib import plugins
@@ -27,6 +29,7 @@ from metrics.baselines import BASELINES
 from metrics.detectors import registry
 from metrics.families import FAMILIES
 from training.conversion import sources
+from training.dataset.embedded import EMBEDDED
 from training.networks import registry as networks_registry
 from training.networks.registry import NetworkConfig
 from training.objectives import base as objectives
@@ -86,6 +89,21 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setenv("STYLELOOM_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """The Hub, with what its page names."""
+    standing_in = Hub()
+    stand_ins.make(tmp_path / "network-snapshot-010000.pkl")
+    network = (tmp_path / "network-snapshot-010000.pkl").read_bytes()
+    standing_in.put("owner/name", {"network-snapshot-010000.pkl": network})
+    standing_in.put("owner/pictures", {"pictures64.zip": Path(EMBEDDED).read_bytes()}, "datasets")
+    standing_in.put("owner/table", {"data/train-0.parquet": table_of(["red", "blue"])}, "datasets")
+    with serving(standing_in) as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        yield
+
+
 @pages
 def test_blocks_have_a_language_that_tells_whether_they_run(page: Page):
     for block in page.blocks:
@@ -95,9 +113,11 @@ def test_blocks_have_a_language_that_tells_whether_they_run(page: Page):
 
 
 @pages
-def test_blocks_run(page: Page, tmp_path, monkeypatch, small, registries):
+def test_blocks_run(page: Page, tmp_path, monkeypatch, small, registries, request):
     if not any(b.language in RUN for b in page.blocks):
         return
+    if page.path.name == "hub.md":
+        request.getfixturevalue("hub")
     runner = Runner(tmp_path / "checkout", monkeypatch, IN_PROCESSES.get(page.path.name, ()))
     known: dict[str, object] = {"__name__": "page"}
     for block in page.blocks:

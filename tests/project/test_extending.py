@@ -65,13 +65,14 @@ def run(folder: Path, *command: str) -> str:
     return done.stdout
 
 
-def test_the_page_has_all_six():
+def test_the_page_has_all_seven():
     assert list(FILES) == [
         "my_generator.py",
         "my_recipe.py",
         "my_metric.py",
         "my_detector.py",
         "my_op.py",
+        "mlflow_tracker.py",
         "my_source.py",
     ]
 
@@ -204,6 +205,6 @@ def test_converting_the_generator_of_the_page(folder, network):
     """Nothing on the page keeps torch.export from seeing any batch size."""
     out = run(folder, "-m", "training.networks", "convert", network, "adain.pt2", "--import=my_generator.py")
     assert "largest difference from the network" in out
-    card = (folder / "adain.md").read_text()
+    card = (folder / "adain.pt2.md").read_text()
     assert "| G_ema | `adain` |" in card
     assert "| fixed when it was exported | truncation psi 1.0, noise const |" in card

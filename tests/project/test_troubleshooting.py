@@ -14,7 +14,7 @@ LEAST = 12  # letters that a template must have besides its variable parts
 
 def templates() -> Iterator[str]:
     """Every text in the source as a regular expression, what is computed standing for anything."""
-    files = [*ROOT.glob("*.py"), *(f for d in ("dnnlib", "torch_utils", "training", "metrics") for f in
+    files = [*ROOT.glob("*.py"), *(f for d in ("styleloom", "dnnlib", "torch_utils", "training", "metrics") for f in
              (ROOT / d).rglob("*.py"))]  # fmt: skip
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):

@@ -5,6 +5,8 @@ import io
 import json
 import math
 import re
+import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,8 +15,10 @@ from PIL import Image
 from support.tiny_runs import recipe
 
 from training.run.checkpoint import write_config
-from training.run.report.charts import MAX_POINTS, Axis, Series, chart, condensed, number, round_up
+from training.run.report.charts import MAX_HOVER, MAX_POINTS, Axis, Series, chart, condensed, number, round_up
 from training.run.report.page import STRIPS, page, write_report
+from training.run.report.style import STYLE
+from training.run.starts import note_start
 
 VOID = {"meta", "img", "path", "circle"}
 
@@ -114,6 +118,40 @@ def test_a_metric_that_was_measured_once_has_no_curve(run):
     assert "<h3>cov2k_lite0</h3>" not in text
     assert "<td>cov2k_lite0_coverage</td><td>0.25</td>" in text
     assert "Best cov2k_lite0_density" in text
+
+
+def test_the_page_says_how_the_run_was_started(run, monkeypatch):
+    assert "Commands" not in page(run)
+    monkeypatch.setattr(sys, "argv", ["train.py", "--cfg=<b>", "--set", "a b"])
+    monkeypatch.setattr(time, "strftime", lambda form: "then")
+    note_start(run)
+    monkeypatch.setattr(time, "strftime", lambda form: "later")
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/styleloom", "train", "--seed=1"])
+    note_start(run)
+    found = parsed(page(run))
+    assert "python train.py '--cfg=<b>' --set 'a b' (commit " in found.text
+    assert "styleloom train --seed=1 (" in found.text
+    assert "/usr/bin" not in found.text
+
+
+@pytest.mark.parametrize(("mode", "shown"), [("ada", True), ("fixed", False), ("noaug", False)])
+def test_charts_of_ada_where_there_is_ada(run, mode, shown):
+    write_config(run, recipe("ada", f"ada.mode={mode}"))
+    assert ("Augmentation probability p" in page(run)) == shown
+
+
+def test_points_say_their_values_under_the_pointer():
+    svg = chart("<t>", [Series("a", [(i, 2.0 * i) for i in range(1, 101)])], note="1 < 2")
+    texts = re.findall(r"<title>(.*?)</title>", svg)
+    assert 40 <= len(texts) <= MAX_HOVER
+    assert texts[-1] == "a: 200 at 100 kimg"
+    assert "<h3>&lt;t&gt;</h3>" in svg
+    assert "1 &lt; 2" in svg
+
+
+def test_a_lone_chart_keeps_its_column():
+    """auto-fit would blow it up to the page's width."""
+    assert ".charts { display: grid; grid-template-columns: repeat(auto-fill" in STYLE
 
 
 def test_the_page_loads_nothing(run):

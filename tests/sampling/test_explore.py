@@ -172,6 +172,17 @@ def test_the_page_in_a_browser(server, tmp_path):
         page.wait_for("document.querySelector('#image').dataset.shown.includes('groups=coarse')")
         page.evaluate("(i => {i.value = 7; i.dispatchEvent(new Event('input'))})(document.querySelector('#class'))")
         assert "0 to 2" in page.wait_for("document.querySelector('#error').textContent")
+        page.evaluate("(i => {i.value = 1.5; i.dispatchEvent(new Event('input'))})(document.querySelector('#seed'))")
+        said = "document.querySelector('#error').textContent.includes('whole number from 0 to 4294967295')"
+        page.wait_for(said)
+        page.evaluate("location.hash = '#seed=12&class=2'")  # a bookmark in the same tab
+        page.wait_for("document.querySelector('#image').dataset.shown.includes('seed=12')")
+        assert page.evaluate("document.querySelector('#class').value") == "2"
+        assert not page.evaluate("document.querySelector('#group-coarse').checked")
+        assert page.evaluate("document.querySelector('#error').textContent") == ""
+        page.evaluate("HTMLAnchorElement.prototype.click = function() { window.saved = this.download }")
+        page.click("#save")
+        assert page.evaluate("window.saved") == "seed0012.png"
         assert page.errors == []
 
 

@@ -5,14 +5,16 @@ import sys
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
-from support.small_generators import small_generator
+from support.small_generators import network_file, small_generator
 
+import generate
 from dnnlib import UserError
 from training.sampling.pictures import enlarged, to_pil
 from training.sampling.seeds import images_of_styles, styles_of_seeds
 from training.sampling.video import write_video
-from training.sampling.walks import walk_frames, walk_styles
+from training.sampling.walks import grid_frames, walk_frames, walk_styles
 
 
 def test_a_loop_passes_through_its_stations_and_closes_smoothly():
@@ -53,6 +55,33 @@ def test_frames_are_the_generators_images():
     _, images = walk_frames(G, [5, 8, 2], c, 3, psi=0.7)
     expected = images_of_styles(G, walk_styles(styles_of_seeds(G, [5, 8, 2], c, 0.7), 3))
     assert torch.equal(torch.stack(list(images)), expected)
+
+
+def test_a_grid_shows_a_walk_in_each_cell():
+    G = small_generator()
+    c = torch.zeros(1, 0)
+    total, frames = grid_frames(G, list(range(12)), (3, 2), c, 4)
+    found = torch.stack(list(frames))
+    assert found.shape == (total, 3, 2 * 32, 3 * 32)
+    for cell in range(6):
+        _, own = walk_frames(G, [2 * cell, 2 * cell + 1], c, 4)
+        y, x = cell // 3 * 32, cell % 3 * 32
+        assert torch.equal(found[:, :, y : y + 32, x : x + 32], torch.stack(list(own)))
+    with pytest.raises(UserError, match="5 stations can't be shared out over 2 walks evenly"):
+        grid_frames(G, list(range(5)), (2, 1), c, 4)
+
+
+def test_the_command_writes_a_grid(tmp_path):
+    net = network_file(tmp_path, small_generator())
+    command = ["walk", f"--network={net}", f"--out={tmp_path}/w.gif", "--frames=2", "--random=2"]
+    done = CliRunner().invoke(generate.main, [*command, "--grid=3x2"])
+    assert done.exit_code == 0, done.output
+    assert len(done.output.partition("--seeds=")[2].split(",")) == 12
+    with Image.open(tmp_path / "w.gif") as gif:
+        assert gif.size == (3 * 64, 2 * 64)
+    for grid in ("0x2", "3", "axb"):
+        done = CliRunner().invoke(generate.main, [*command, f"--grid={grid}"])
+        assert (done.exit_code, done.stderr) == (2, f"Error: --grid={grid}: columns and rows, such as 4x2\n")
 
 
 def test_decoded_mp4_shows_the_generators_frames(tmp_path):

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from tqdm import tqdm
 
 from dnnlib.errors import UserError
+from dnnlib.progress import tqdm
 from training.conversion.converted import Converted, Encoder
 from training.conversion.destination import DatasetWriter, open_destination
 from training.conversion.labels.kinds import LabelTally

@@ -9,7 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from dnnlib.cli import command_line
 from dnnlib.errors import UserError
+from dnnlib.hub import fetch as hub_file
+from dnnlib.hub import is_hub
 from training.dataset.decoding import ImageShape
 from training.dataset.embedded import located
 from training.dataset.folder_reader import FolderReader
@@ -47,7 +50,7 @@ def open_dataset(
     """Opens the data set at `path`: a zip, a folder of images, or a folder of zips written by --shard-size.
 
     Args:
-        path: a leading `~` is expanded.
+        path: a leading `~` is expanded; hf://owner/name[/file.zip] is a zip on the Hugging Face Hub.
         use_labels: give out the labels of dataset.json; UserError if there are none.
         max_size: use only so many images, drawn with `seed`; counted before `xflip` doubles them.
         xflip: append a mirrored copy of every image.
@@ -56,6 +59,8 @@ def open_dataset(
     Raises UserError if there is nothing at `path` (with the command that makes the known data sets), or it is no
     data set, or its images differ in size or channels, or its labels don't match its images.
     """
+    if is_hub(path):
+        path = hub_file(str(path), "dataset", (".zip",))
     full_path = os.path.abspath(os.path.expanduser(located(os.fspath(path))))
     reader = _open_reader(full_path, os.fspath(path))
     return ImageDataset(reader, use_labels, max_size, xflip, seed)
@@ -289,7 +294,7 @@ def _open_reader(path: str, given: str) -> FileReader:
 
 
 def _convert_command(path: str) -> str:
-    return f"python dataset_tool.py --source={path} --dest=datasets/NAME.zip"
+    return f"{command_line('dataset_tool.py')} --source={path} --dest=datasets/NAME.zip"
 
 
 def _draw_subset(count: int, max_size: int | None, seed: int) -> np.ndarray:

@@ -3,6 +3,8 @@
 import os
 from typing import NamedTuple
 
+from dnnlib.cli import command_line
+
 
 class KnownData(NamedTuple):
     """A data set people name by its usual file name."""
@@ -39,6 +41,6 @@ def missing_data_advice(path: str) -> str:
     name = os.path.basename(path).lower().replace("-", "")
     for known in _KNOWN:
         if known.pattern in name:
-            command = f"python dataset_tool.py --source={known.source} --dest={path}{known.options}"
+            command = f"{command_line('dataset_tool.py')} --source={known.source} --dest={path}{known.options}"
             return f"get {known.source} from {known.origin} and convert it: {command}"
-    return f"check the path, or make it: python dataset_tool.py --source=YOUR_IMAGES --dest={path}"
+    return f"check the path, or make it: {command_line('dataset_tool.py')} --source=YOUR_IMAGES --dest={path}"

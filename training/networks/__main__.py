@@ -1,8 +1,10 @@
-"""`python -m training.networks {show,verify,convert,card,ema}`: look at, check, convert, describe and compute network
-files."""
+"""`python -m training.networks {show,verify,convert,card,push,ema}`: look at, check, convert, describe, publish
+and compute network files."""
 
 import json
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,10 +15,12 @@ from torch_utils.files.persistence import NETWORKS, NetworkFile, NetworkRecord
 from training.ema.posthoc import reconstruct
 from training.networks import files
 from training.networks.shared.generator import NOISE_MODES, NoiseMode
-from training.publishing import export
+from training.publishing import export, hub
 from training.publishing.card import write_card
 
 LARGE_MISFIT = 0.1  # of a profile, above which the result deserves a warning
+_WIDTH, _LONG = 100, 60  # columns of what is shown, characters of one value
+_SHOWN = ("preset", "seed", "gpus", "batch", "total_kimg", "precision", "resume")  # of the config of the training
 FORMS = {"pkl": ".pkl", "safetensors": ".safetensors", "onnx": ".onnx", "torch-export": ".pt2"}
 
 
@@ -27,18 +31,39 @@ def main() -> None:
 
 @main.command(cls=cli.Command)
 @click.argument("file", type=cli.NETWORK_FILE)
-def show(file: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Everything, the whole config of the training too, for programs")
+def show(file: str, as_json: bool) -> None:
     """Print what FILE holds: configs, sizes, digest, origin. Builds no network."""
     content = files.read(file)
+    digest = content.sha256(content.tensor_digests())
+    if as_json:
+        networks = {
+            name: record and {"kind": record.kind, "config": record.config} for name, record in content.networks.items()
+        }
+        about = {"networks": networks, "trained_on": content.training_set_kwargs, "origin": content.provenance}
+        cli.say(json.dumps(about | {"config": content.training_config, "sha256": digest}, indent=1))
+        return
     for name in NETWORKS:
         record = content.networks.get(name)
         cli.say(f"{name:13s} {'-' if record is None else _summary(record)}")
         if record is not None:
-            cli.say(f"{'':13s} {json.dumps(record.config)}")
-    cli.say(f"trained on    {json.dumps(content.training_set_kwargs)}")
-    cli.say(f"origin        {json.dumps(content.provenance)}")
-    cli.say(f"config        {'-' if content.training_config is None else json.dumps(content.training_config)}")
-    cli.say(f"sha256        {content.sha256(content.tensor_digests())}")
+            _say_facts("", record.config)
+    _say_facts("trained on", content.training_set_kwargs)
+    _say_facts("origin", content.provenance)
+    config = content.training_config
+    _say_facts("training", {k: config[k] for k in _SHOWN if k in config} if isinstance(config, dict) else config)
+    cli.say(f"sha256        {digest}")
+
+
+def _say_facts(head: str, facts: Any) -> None:
+    """`name value` pairs in lines of a terminal's width; long values are cut, --json has them."""
+    if isinstance(facts, dict):
+        shown = {key: json.dumps(value) for key, value in facts.items()}
+        text = ", ".join(f"{key} {v if len(v) <= _LONG else v[:_LONG] + '...'}" for key, v in shown.items())
+    else:
+        text = "-" if facts is None else json.dumps(facts)
+    for i, line in enumerate(textwrap.wrap(text, _WIDTH - 14, break_on_hyphens=False) or ["-"]):
+        cli.say(f"{head if i == 0 else '':13s} {line}")
 
 
 @main.command(cls=cli.Command)
@@ -93,7 +118,7 @@ def convert(
         files.write(path, content)
         cli.say(f"{path}: {', '.join(name for name, r in content.networks.items() if r)}")
     if with_card:
-        _write_card(path.with_suffix(".md"), path, content, file)
+        _write_card(path.with_name(f"{path.name}.md"), path, content, file)
 
 
 @main.command(cls=cli.Command)
@@ -107,10 +132,44 @@ def card(file: str, dest: str | None, plugins: tuple[str, ...]) -> None:
     content = files.read(file)
     if not path.is_file():
         raise UserError(f"{file}: a card describes a file on this machine; download it first")
-    goal = Path(dest) if dest else path.with_suffix(".md")
+    goal = Path(dest) if dest else path.with_name(f"{path.name}.md")
     if goal.exists():
         raise UserError(f"{goal} is there already, perhaps filled in: name another DEST or remove it")
     _write_card(goal, path, content, file)
+
+
+@main.command(cls=cli.Command)
+@click.argument("file", type=cli.NETWORK_FILE)
+@click.argument("repo")
+@click.option("--only", help="Networks to publish, e.g. G_ema  [default: all, which further training wants]")
+@click.option("--licence", help="As the Hub abbreviates it, e.g. mit or cc-by-4.0")
+@click.option("--dataset", help="The data set's name on the Hub, owner/name")
+@click.option("--private", is_flag=True, help="A new repository is seen by you alone")
+@click.option("--folder", type=cli.PATH, help="Only write what would be published, into this new folder")
+@click.option("--import", "plugins", type=cli.PATH, multiple=True, help="Python file that registers your own networks")
+def push(
+    file: str,
+    repo: str,
+    only: str | None,
+    licence: str | None,
+    dataset: str | None,
+    private: bool,
+    folder: str | None,
+    plugins: tuple[str, ...],
+) -> None:
+    """Publish FILE on the Hugging Face Hub as REPO (owner/name): safetensors, a card, samples. The token is that of
+    `hf auth login`, or HF_TOKEN."""
+    _import_all(plugins)
+    content = _kept(files.read(file), only, file)
+    release = hub.Release(repo, licence, dataset, private)
+    if folder is None:
+        cli.say(f"{hub.push(content, file, release)}: {hub.NETWORK}, README.md; fill in what is marked there")
+        return
+    try:
+        Path(folder).mkdir(parents=True)
+    except FileExistsError:
+        raise UserError(f"--folder={folder} is there already: name a new one") from None
+    cli.say(f"{folder}: {', '.join(hub.prepare(Path(folder), content, file, release))}")
 
 
 @main.command(cls=cli.Command)

@@ -6,6 +6,7 @@ marked `TO FILL IN`.
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,14 @@ images = program(z, torch.zeros(1, {c_dim}))
 }
 
 
+@dataclass(frozen=True)
+class Published:
+    """Where a network can be had, and under which licence."""
+
+    repo: str  # on the Hugging Face Hub
+    licence: str | None = None
+
+
 def write_card(card: Path, made: Path, content: NetworkFile, source: str) -> None:
     """Writes the card of file `made`, which holds what `content` says; metrics come from the run folder of `source`."""
     text = model_card(made, content, run_metrics(source))
@@ -68,18 +77,21 @@ def run_metrics(source: str) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def model_card(made: Path, content: NetworkFile, metrics: list[dict[str, Any]]) -> str:
+def model_card(
+    made: Path, content: NetworkFile, metrics: list[dict[str, Any]], published: "Published | None" = None
+) -> str:
     """The card as Markdown."""
     records = {name: record for name in _ORDER if (record := content.networks.get(name)) is not None}
     main = next(iter(records.values()), None)
+    address = made.name if published is None else f"hf://{published.repo}"
     sections = {
-        "": _said(lambda: _about(made, content)),
+        "": _said(lambda: _about(made, content, published)),
         "Intended use": f"{TO_FILL_IN}: what it is for, who should use it, what it must not be used for.",
         "Networks": _said(lambda: _networks(records)),
         "Training data": _said(lambda: _data(content, main)),
         "Training": _said(lambda: _training(content)),
         "Measured": _said(lambda: _measured(metrics)),
-        "Sampling": _said(lambda: _sampling(made, main, (content.training_set_kwargs or {}).get("labels") or {})),
+        "Sampling": _said(lambda: _sampling(address, made, main, _label_examples(content))),
         "Limits": f"{TO_FILL_IN}: what it does badly, what its data lack or distort, whom its pictures could harm.",
     }
     title = f"# Model card: {made.stem}\n\n"
@@ -96,7 +108,7 @@ def _said(section: Callable[[], str]) -> str:
         return TO_FILL_IN
 
 
-def _about(made: Path, content: NetworkFile) -> str:
+def _about(made: Path, content: NetworkFile, published: "Published | None") -> str:
     origin = content.provenance
     rows: dict[str, Any] = {
         "file": f"`{made.name}`, {made.stat().st_size:,} bytes",
@@ -110,7 +122,7 @@ def _about(made: Path, content: NetworkFile) -> str:
         "made by": ", ".join(f"{k} {v}" if k != "program" else str(v) for k, v in origin.items() if k in _VERSIONS),
         "converted from": origin.get("converted_from"),
         "author, contact": None,
-        "licence": None,
+        "licence": published and published.licence,
         "citation": None,
     }
     return _table("about", rows)
@@ -196,7 +208,11 @@ def _measured(metrics: Iterable[dict[str, Any]]) -> str:
     return "\n".join([head, *rows]) + f"\n\n{TO_FILL_IN}: how such figures should be read for the intended use."
 
 
-def _sampling(made: Path, main: NetworkRecord | None, labels: Mapping[str, Any]) -> str:
+def _label_examples(content: NetworkFile) -> Mapping[str, Any]:
+    return (content.training_set_kwargs or {}).get("labels") or {}
+
+
+def _sampling(address: str, made: Path, main: NetworkRecord | None, labels: Mapping[str, Any]) -> str:
     if main is None or main.kind not in known_kinds(GeneratorConfig):
         return TO_FILL_IN
     # Records of official files hold what those files say; the other fields have their defaults.
@@ -220,8 +236,8 @@ def _sampling(made: Path, main: NetworkRecord | None, labels: Mapping[str, Any])
     label = f" --label={','.join(f'{x:.4g}' for x in labels['vectors'][0])}" if "vectors" in labels else " --class=0"
     extra = (label if config["c_dim"] else "") + (" --import=FILE.py" if is_plugin else "")
     commands = [
-        f"python generate.py --network={made.name} --outdir=out --seeds=0-7{extra}",
-        f"python generate.py grid --network={made.name} --seeds=0-31 --out=grid.png{extra}",
+        f"python generate.py --network={address} --outdir=out --seeds=0-7{extra}",
+        f"python generate.py grid --network={address} --seeds=0-31 --out=grid.png{extra}",
     ]
     note = f"\n\n{TO_FILL_IN}: the FILE.py that registers the kind `{main.kind}`." if is_plugin else ""
     return "```sh\n" + "\n".join(commands) + "\n```" + note

@@ -30,20 +30,32 @@ class SamplingModule(nn.Module):
         return self.G(z, c, truncation_psi=self.truncation_psi, noise_mode=self.noise_mode)
 
 
-def exported_program(G: Generator, truncation_psi: float = 1, noise_mode: NoiseMode = "const") -> Any:
-    """`torch.export` of a generator on the CPU, for any batch size from 1 up.
+class UnlabelledModule(SamplingModule):
+    """z [N, z_dim] -> images [N, C, H, W], for a network without labels."""
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return super().forward(z, z.new_zeros(z.shape[0], 0))
+
+
+def exported_program(
+    G: Generator, truncation_psi: float = 1, noise_mode: NoiseMode = "const", drop_c: bool = False
+) -> Any:
+    """`torch.export` of a generator on the CPU, for any batch size from 1 up. With `drop_c` one that has no labels
+    doesn't take any.
 
     Raises UserError for random noise (an exported program gives one picture per latent), and for a network that
     torch.export can't follow.
     """
     if noise_mode == "random":
         raise UserError("an exported generator has no random noise: choose --noise-mode=const or none")
-    module = SamplingModule(G.cpu().eval(), truncation_psi, noise_mode)
+    unlabelled = drop_c and not G.c_dim
+    module = (UnlabelledModule if unlabelled else SamplingModule)(G.cpu().eval(), truncation_psi, noise_mode)
     batch = torch.export.Dim("batch", min=1)
-    shapes = {"z": {0: batch}, "c": {0: batch}}
+    shapes = {"z": {0: batch}} if unlabelled else {"z": {0: batch}, "c": {0: batch}}
+    inputs = example_inputs(G)[: len(shapes)]
     try:
         with ops.use("ref"):  # other runtimes have none of our kernels
-            return torch.export.export(module, example_inputs(G), dynamic_shapes=shapes)
+            return torch.export.export(module, inputs, dynamic_shapes=shapes)
     except RuntimeError as e:  # dynamo's errors are such
         reason = " ".join(str(e).split())[:200]
         raise UserError(f"torch.export can't follow the generator {G.cfg.kind} for any batch size: {reason}") from e
@@ -78,7 +90,7 @@ def write_onnx(path: str | os.PathLike[str], G: Generator, truncation_psi: float
     except ImportError as e:
         raise UserError(f"ONNX export needs the package {e.name}: pip install 'styleloom[onnx]'") from e
     with atomic_file(path) as file:  # opened first, as above
-        data = _onnx_model(exported_program(G, truncation_psi, noise_mode))
+        data = _onnx_model(exported_program(G, truncation_psi, noise_mode, drop_c=True))
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = 3  # errors only
         session = onnxruntime.InferenceSession(data, settings, providers=["CPUExecutionProvider"])
@@ -97,8 +109,23 @@ def _onnx_model(program: Any) -> bytes:
         model = torch.onnx.export(
             program, input_names=["z", "c"], output_names=["images"], verbose=False, optimize=False
         )
-    assert model is not None
-    return model.model_proto.SerializeToString()
+        assert model is not None
+        return _lean(model.model)
+
+
+def _lean(model: Any) -> bytes:
+    """An ONNX model with its constants computed, and without the paths and stack traces of this machine, which the
+    exporter writes beside every node."""
+    import onnx_ir
+    from onnx_ir.passes import common
+    from onnxscript import optimizer
+
+    optimizer.fold_constants(model)
+    for simplify in (common.RemoveUnusedNodesPass(), common.ClearMetadataAndDocStringPass()):
+        model = simplify(model).model
+    for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    return bytes(onnx_ir.to_proto(model).SerializeToString())
 
 
 @contextlib.contextmanager

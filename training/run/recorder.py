@@ -95,6 +95,9 @@ class FolderRecorder(Recorder):
         nimg = trainer.nimg
         name = "fakes_init.png" if nimg == 0 else f"fakes{nimg // 1000:06d}.png"
         found = self._grid.save(trainer.G_ema, self._run.file(name))
+        if nimg == 0:
+            self._run.track_picture("Samples/reals", "reals.png", nimg)
+        self._run.track_picture("Samples/fakes", name, nimg)
         warning = trainer.health.after_pictures(found / max(self._grid.real_diversity, 1e-9), nimg)
         if warning:
             self._run.say(warning)

@@ -7,15 +7,15 @@ import random
 import re
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from dnnlib.cli import printable
 from dnnlib.errors import UserError
 from dnnlib.files import WriteError, append, cut
 from dnnlib.locks import Lock
+from dnnlib.progress import tqdm
 from torch_utils.training_stats import Stats
 from training.config import TrainingConfig
 from training.ema.posthoc import drop_later
@@ -108,9 +108,16 @@ class RunFolder:
 
     def track(self, values: dict[str, float], nimg: int) -> None:
         """Hands figures to TensorBoard and the like. One that fails is given up, with a line: training matters more."""
+        self._tell(lambda tracker: tracker.add(values, nimg))
+
+    def track_picture(self, name: str, file: str, nimg: int) -> None:
+        """Hands a picture of the run folder to them likewise."""
+        self._tell(lambda tracker: tracker.add_picture(name, self.file(file), nimg))
+
+    def _tell(self, tell: Callable[[Tracker], None]) -> None:
         for tracker in list(self._trackers):
             try:
-                tracker.add(values, nimg)
+                tell(tracker)
             except Exception as e:  # theirs are of many kinds
                 self._trackers.remove(tracker)
                 self.say(f"warning: nothing more is reported to {type(tracker).__name__}: {e}")

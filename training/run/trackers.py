@@ -1,7 +1,11 @@
 """Where statistics go besides stats.jsonl: TensorBoard and Weights & Biases, both optional extras."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
 
 from dnnlib.config import to_dict
 from dnnlib.errors import UserError
@@ -13,10 +17,31 @@ _MAX_ID = 200  # characters
 
 
 class Tracker(Protocol):
-    """Takes named figures after so many images."""
+    """Takes named figures, and grids of samples, after so many images. It may raise whatever it likes: a run goes on
+    without a tracker that fails."""
 
     def add(self, values: dict[str, float], nimg: int) -> None: ...
+    def add_picture(self, name: str, path: Path, nimg: int) -> None: ...
     def close(self) -> None: ...
+
+
+OpenTracker = Callable[[TrainingConfig, Path, int | None], Tracker]  # config, run folder, images of a continued run
+_own: dict[str, OpenTracker] = {}
+
+
+def register_tracker(name: str, open: OpenTracker) -> None:
+    """Makes a tracker known, for --track=NAME. ValueError if there is one of that name."""
+    if name in _own:
+        raise ValueError(f"two trackers register the name {name!r}")
+    _own[name] = open
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """UserError for a name that nothing has registered."""
+    for name in names:
+        if name not in _own:
+            known = f"known are {', '.join(_own)}" if _own else "an --import file registers one by register_tracker"
+            raise UserError(f"--track={name}: there is no such tracker; {known}")
 
 
 class TensorBoard:
@@ -31,6 +56,12 @@ class TensorBoard:
     def add(self, values: dict[str, float], nimg: int) -> None:
         for name, value in values.items():
             self._events.add_scalar(name, value, global_step=nimg // 1000)
+        self._events.flush()
+
+    def add_picture(self, name: str, path: Path, nimg: int) -> None:
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("RGB"))
+        self._events.add_image(name, pixels, global_step=nimg // 1000, dataformats="HWC")
         self._events.flush()
 
     def close(self) -> None:
@@ -59,12 +90,18 @@ class WandB:
     def add(self, values: dict[str, float], nimg: int) -> None:
         self._run.log({**values, "kimg": nimg / 1000})
 
+    def add_picture(self, name: str, path: Path, nimg: int) -> None:
+        import wandb
+
+        self._run.log({name: wandb.Image(str(path)), "kimg": nimg / 1000})
+
     def close(self) -> None:
         self._run.finish()
 
 
 def open_trackers(cfg: TrainingConfig, folder: Path, nimg: int | None) -> list[Tracker]:
-    """TensorBoard where it is installed, Weights & Biases where it is asked for."""
+    """TensorBoard where it is installed, Weights & Biases and those of --import files where they are asked for."""
+    check_trackers(cfg.trackers)
     trackers: list[Tracker] = []
     try:
         trackers.append(TensorBoard(folder, nimg))
@@ -74,4 +111,14 @@ def open_trackers(cfg: TrainingConfig, folder: Path, nimg: int | None) -> list[T
         raise WriteError(folder, e) from e
     if cfg.wandb:
         trackers.append(WandB(cfg.wandb, folder, cfg))
+    trackers += [_open_own(name, cfg, folder, nimg) for name in cfg.trackers]
     return trackers
+
+
+def _open_own(name: str, cfg: TrainingConfig, folder: Path, nimg: int | None) -> Tracker:
+    try:
+        return _own[name](cfg, folder, nimg)
+    except UserError:
+        raise
+    except Exception as e:  # theirs are of many kinds
+        raise UserError(f"--track={name}: {type(e).__name__}: {' '.join(str(e).split())[:200]}") from e

@@ -17,6 +17,7 @@ from dnnlib.errors import UserError
 from training.networks.shared.generator import NOISE_MODES, Generator, NoiseMode
 from training.sampling.attention.maps import Point, attention_maps, layer_maps
 from training.sampling.attention.picture import overlay
+from training.sampling.directions.factorisation import Directions
 from training.sampling.labels import drawn_labels
 from training.sampling.pictures import enlarged, to_pil
 from training.sampling.seeds import class_label, images_of_styles, styles_of_seeds
@@ -43,6 +44,7 @@ class View:
     at: Point | None = None  # attention of the query here
     layer: str | None = None  # attention of this layer
     head: int | None = None  # None: the mean over heads
+    amounts: tuple[float, ...] = ()  # along each of the directions, in standard deviations
 
 
 def view_of(query: str) -> View:
@@ -62,11 +64,14 @@ def view_of(query: str) -> View:
             at=None if y is None or x is None else (y, x),
             layer=given.get("layer"),
             head=int(given["head"]) if "head" in given else None,
+            amounts=tuple(float(a) for a in given.get("d", "").split(",") if a),
         )
     except ValueError as e:
         raise UserError(f"not a number: {e}") from e
     if view.at is not None and not all(math.isfinite(v) for v in view.at):
         raise UserError("a query is at a finite place")
+    if not all(-20 <= amount <= 20 for amount in view.amounts):
+        raise UserError("a direction's amount lies between -20 and 20")
     for seed in (view.seed, view.other_seed or 0):
         if not 0 <= seed < 2**32:
             raise UserError(f"seed {seed} is not between 0 and 2^32 - 1")
@@ -87,8 +92,8 @@ def style_groups(num_ws: int) -> dict[str, list[int]]:
 class Explorer:
     """Renders views of one generator, one at a time."""
 
-    def __init__(self, G: Generator, name: str):
-        self._G, self._lock = G, threading.Lock()
+    def __init__(self, G: Generator, name: str, directions: Directions | None = None):
+        self._G, self._lock, self._directions = G, threading.Lock(), directions
         self._groups = style_groups(G.num_ws)
         self._scale = sheet_scale(G.picture_size, SHOWN)
         self._info = {
@@ -100,6 +105,7 @@ class Explorer:
             "classes": G.c_dim if G.label_vectors is None else 0,  # vectors come with the seed
             "groups": {g: [i[0], i[-1]] if i else [] for g, i in self._groups.items()},
             "layers": self._layers(),
+            "directions": 0 if directions is None else len(directions.vectors),
         }
 
     def _layers(self) -> dict[str, int]:
@@ -144,10 +150,13 @@ class Explorer:
         G = self._G
         c = self._label(view.seed, view.class_index)
         ws = styles_of_seeds(G, [view.seed], c, view.psi)
-        if view.other_seed is None:
-            return ws
-        chosen = [i for group in view.groups for i in self._groups[group]]
-        return mixed(ws, styles_of_seeds(G, [view.other_seed], c, view.psi), chosen)
+        if view.other_seed is not None:
+            chosen = [i for group in view.groups for i in self._groups[group]]
+            ws = mixed(ws, styles_of_seeds(G, [view.other_seed], c, view.psi), chosen)
+        known = 0 if self._directions is None else len(self._directions.vectors)
+        if len(view.amounts) > known:
+            raise UserError(f"{len(view.amounts)} amounts, but {known} directions are loaded")
+        return ws if self._directions is None else self._directions.moved(ws, view.amounts)
 
     def _attention(self, view: View, ws: torch.Tensor) -> Image.Image:
         mode: NoiseMode = "const" if view.noise_mode == "random" else view.noise_mode
@@ -161,6 +170,9 @@ class Explorer:
 
 def _handler(explorer: Explorer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
         def do_GET(self) -> None:
             # A page elsewhere may point its own host name at 127.0.0.1; its requests carry that name.
             if (self.headers.get("Host") or "").rsplit(":", 1)[0] not in (HOST, "localhost"):
@@ -196,7 +208,8 @@ def _handler(explorer: Explorer) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", str(len(body)))
             self.send_header("Cache-Control", "no-store")
             self.end_headers()
-            self.wfile.write(body)
+            if self.command != "HEAD":
+                self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
             """A line per request would bury the address on the terminal."""
@@ -209,12 +222,12 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
 
-def serve(G: Generator, name: str, port: int) -> ThreadingHTTPServer:
+def serve(G: Generator, name: str, port: int, directions: Directions | None = None) -> ThreadingHTTPServer:
     """A server for 127.0.0.1 only, not yet running (`serve_forever`); port 0 takes a free one.
 
     UserError if the port is taken.
     """
     try:
-        return _Server((HOST, port), _handler(Explorer(G, name)))
+        return _Server((HOST, port), _handler(Explorer(G, name, directions)))
     except OSError as e:
         raise UserError(f"--port={port}: {e.strerror}; choose another one") from e

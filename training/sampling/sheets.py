@@ -5,9 +5,9 @@ from typing import TypeVar
 
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from dnnlib.errors import UserError
+from dnnlib.progress import tqdm
 from training.networks.shared.generator import Generator, NoiseMode
 from training.sampling.pictures import enlarged, labelled_sheet, to_pil
 from training.sampling.seeds import class_label, images_of_styles, styles_of_seeds

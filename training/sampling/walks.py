@@ -1,5 +1,6 @@
 """A walk through the space of styles: a smooth curve through the styles of given seeds."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -48,3 +49,40 @@ def walk_frames(
             yield from images_of_styles(G, part, noise_mode, [seeds[0]] * len(part))
 
     return len(ws), images()
+
+
+def parse_grid(text: str) -> tuple[int, int]:
+    """`4x2` -> (4 columns, 2 rows). UserError for anything else."""
+    match = re.fullmatch(r"(\d{1,2})x(\d{1,2})", text)
+    if match is None or not int(match[1]) * int(match[2]):
+        raise UserError(f"--grid={text}: columns and rows, such as 4x2")
+    return int(match[1]), int(match[2])
+
+
+def grid_frames(
+    G: Generator,
+    seeds: Sequence[int],  # the first walk's stations, then the second's, ...
+    grid: tuple[int, int],  # columns, rows
+    c: torch.Tensor,
+    frames: int,
+    loop: bool = True,
+    psi: float = 1.0,
+    noise_mode: NoiseMode = "const",
+) -> tuple[int, Iterator[torch.Tensor]]:
+    """As `walk_frames`, with a walk in each cell of a grid, row by row: frames of [C, rows * H, columns * W].
+
+    UserError where the seeds can't be shared out evenly.
+    """
+    columns, rows = grid
+    cells = columns * rows
+    if len(seeds) % cells:
+        raise UserError(f"--grid={columns}x{rows}: {len(seeds)} stations can't be shared out over {cells} walks evenly")
+    each = len(seeds) // cells
+    walks = [walk_frames(G, seeds[i * each : (i + 1) * each], c, frames, loop, psi, noise_mode) for i in range(cells)]
+
+    def sheets() -> Iterator[torch.Tensor]:
+        for images in zip(*(images for _, images in walks), strict=True):
+            lines = [torch.cat(images[i : i + columns], dim=2) for i in range(0, cells, columns)]
+            yield torch.cat(lines, dim=1)
+
+    return walks[0][0], sheets()

@@ -25,6 +25,7 @@ import generate
 import train
 import training.networks.__main__
 import training.sampling.demo
+from styleloom.__main__ import COMMANDS
 from support.docs import stand_ins
 from support.docs.pages import ROOT
 from support.docs.shell import Call, Shell
@@ -79,6 +80,7 @@ class Runner:
         self._commands: dict[str, Callable[[Call], str]] = {
             "python": self._python,
             "torchrun": self._torchrun,
+            "styleloom": self._styleloom,
             "pip": self._pip,
             "git": self._git,
             "srun": self._srun,
@@ -118,6 +120,12 @@ class Runner:
         if script == "-m torch_utils.ops":
             return _process(call)
         raise AssertionError(f"no test knows how to run: python {' '.join(call.args)}")
+
+    def _styleloom(self, call: Call) -> str:
+        name, *args = call.args
+        module = COMMANDS[name][0].removeprefix("styleloom.scripts.")
+        script = {"training.networks.__main__": ["-m", "training.networks"]}.get(module, [f"{module}.py"])
+        return self._python(Call("python", call.folder, [*script, *args], call.env))
 
     def _other_script(self, script: str, args: list[str]) -> str:
         if self._is_dry and script != "dataset_tool.py":
@@ -177,7 +185,7 @@ class Runner:
     def _pip(self, call: Call) -> str:
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
         what = " ".join(call.args)
-        match = re.fullmatch(r"install (?:-e \.|styleloom)(?:\[([a-z,-]+)\])?|install torch", what)
+        match = re.fullmatch(r"install (?:-e \.|\.|styleloom)(?:\[([a-z,-]+)\])?|install torch", what)
         assert match, f"no test knows: pip {what}"
         unknown = set((match[1] or "all").split(",")) - set(extras)
         assert not unknown, f"pyproject.toml has no extra {unknown}"
@@ -261,7 +269,7 @@ def _named_files(args: list[str]) -> list[str]:
     """Files that stand in a command without an option's name before them."""
     if "--compare" in args:
         return args[args.index("--compare") + 1 :][:2]
-    return args[1:2] if args[0] in ("show", "verify", "convert", "card") else []
+    return args[1:2] if args[0] in ("show", "verify", "convert", "card", "push") else []
 
 
 def _check_words(script: Path, args: list[str]) -> str:

@@ -25,7 +25,7 @@ from training.networks.discriminators.stylegan2 import StyleGAN2DiscriminatorCon
 
 EMOJI = ROOT / "datasets" / "noto-emoji-32.zip"
 LINKED = ("train.py", "generate.py", "calc_metrics.py", "dataset_tool.py", "Makefile", "pyproject.toml",
-          "constraints.txt", "requirements-nodeps.txt", "benchmarks")  # fmt: skip
+          "constraints.txt", "requirements-nodeps.txt", "requirements-peers.txt", "benchmarks")  # fmt: skip
 CLASSES = 10
 
 
@@ -38,7 +38,8 @@ def checkout(folder: Path) -> Path:
         (folder / name).symlink_to(ROOT / name)
     (folder / ".venv" / "bin").mkdir(parents=True)
     (folder / ".venv" / "bin" / "activate").touch()
-    (folder / ".venv" / ".installed").touch()
+    for stamp in (".demo", ".all", ".dev"):
+        (folder / ".venv" / stamp).touch()
     return folder
 
 

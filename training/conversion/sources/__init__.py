@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from dnnlib.errors import UserError
+from dnnlib.hub import fetch_tables, is_hub
 from training.conversion.sources import cifar, image_files, lsun, mnist, parquet, stl10, tar_files
 from training.conversion.sources.base import Item, Source, SourceOptions, notes_of
 from training.conversion.sources.tar_access import members, open_tar
@@ -98,13 +99,13 @@ def register_source(
 
 
 def open_source(path: str, options: SourceOptions | None = None) -> Source:
-    """The source at `path`, recognised by content and name.
+    """The source at `path`, recognised by content and name; hf://owner/name is a data set of the Hugging Face Hub.
 
     Raises UserError if there is none, it is damaged, or an option is given that means nothing to it.
     """
     options = options or SourceOptions()
     try:
-        return _open(path, options)
+        return _open(str(fetch_tables(path)) if is_hub(path) else path, options)
     except OSError as e:
         raise UserError(f"can't read --source={path}: {e.strerror or one_line(e)}") from e
 

@@ -3,10 +3,16 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+from typing import Any
+
+from markupsafe import Markup
+
+from training.run.report.templates import TEMPLATES
 
 WIDTH, HEIGHT = 640, 250  # of the drawing's own coordinates; it scales with the page
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 12, 34  # margins around the plot
+MAX_HOVER = 60  # points of a line that answer to the pointer
+_COLOURS = 4
 MAX_POINTS = 300  # of a line; longer series are averaged in buckets
 _UNIT_ROOM = 62  # at the right end of the x axis, for its unit
 _LOG_FROM = 30  # ratio of extremes from which a positive quantity gets a logarithmic axis
@@ -46,19 +52,26 @@ class Axis:
         return [i * step for i in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
 
-def chart(title: str, series: Sequence[Series], note: str = "", may_be_log: bool = False) -> str:
-    """A captioned chart over kimg; an empty string if there is nothing to show."""
+def chart(title: str, series: Sequence[Series], note: str = "", may_be_log: bool = False) -> Markup:
+    """A captioned chart over kimg; an empty text if there is nothing to show."""
     drawn = [Series(s.name, condensed(s.points)) for s in series]
     drawn = [s for s in drawn if s.points]
     if not drawn:
-        return ""
+        return Markup()
     x_axis, y_axis = _axes(drawn, may_be_log)
-    body = _grid(x_axis, y_axis) + "".join(_line(i, s, x_axis, y_axis) for i, s in enumerate(drawn))
-    legend = "".join(_legend_entry(i, s) for i, s in enumerate(drawn))
-    hint = f'<p class="note">{escape(note)}</p>' if note else ""
-    return (
-        f'<figure><figcaption><h3>{escape(title)}</h3><div class="legend">{legend}</div></figcaption>'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{body}</svg>{hint}</figure>'
+    return Markup(
+        TEMPLATES.get_template("chart.html").render(
+            title=title,
+            note=note,
+            lines=[_line(i % _COLOURS, s, x_axis, y_axis) for i, s in enumerate(drawn)],
+            x_ticks=[(_place(x_axis, x), _x_label(x_axis, x)) for x in x_axis.ticks()],
+            y_ticks=[(_place(y_axis, y), number(y)) for y in y_axis.ticks()],
+            width=WIDTH,
+            height=HEIGHT,
+            left=LEFT,
+            right=WIDTH - RIGHT,
+            bottom=HEIGHT - BOTTOM,
+        )
     )
 
 
@@ -105,30 +118,26 @@ def _axes(series: Sequence[Series], may_be_log: bool) -> tuple[Axis, Axis]:
     return Axis(min(xs), right, LEFT, WIDTH - RIGHT), Axis(low, high, HEIGHT - BOTTOM, TOP, is_log)
 
 
-def _grid(x_axis: Axis, y_axis: Axis) -> str:
-    parts = []
-    for value in y_axis.ticks():
-        y = y_axis.place(value)
-        parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{number(value)}</text>')
-    for value in x_axis.ticks():
-        x = x_axis.place(value)
-        if x > WIDTH - RIGHT - _UNIT_ROOM:
-            continue
-        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 12}" text-anchor="middle">{number(value)}</text>')
-    parts.append(f'<path class="axis" d="M{LEFT} {HEIGHT - BOTTOM}H{WIDTH - RIGHT}"/>')
-    parts.append(f'<text class="unit" x="{WIDTH - RIGHT}" y="{HEIGHT - 12}" text-anchor="end">kimg</text>')
-    return "".join(parts)
+def _place(axis: Axis, value: float) -> float:
+    return round(axis.place(value), 1)
 
 
-def _line(index: int, series: Series, x_axis: Axis, y_axis: Axis) -> str:
-    places = [(x_axis.place(x), y_axis.place(y)) for x, y in series.points]
-    path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
-    x, y = places[-1]
-    dot = f'<circle class="dot s{index % 4}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
-    return f'<path class="line s{index % 4}" d="{path}"/>{dot}'
+def _x_label(axis: Axis, value: float) -> str:
+    """Nothing where the unit stands."""
+    return "" if axis.place(value) > WIDTH - RIGHT - _UNIT_ROOM else number(value)
 
 
-def _legend_entry(index: int, series: Series) -> str:
-    last = number(series.points[-1][1])
-    return f'<span><i class="s{index % 4}"></i>{escape(series.name)} <b>{last}</b></span>'
+def _line(colour: int, series: Series, x_axis: Axis, y_axis: Axis) -> dict[str, Any]:
+    """What the template draws of a line: its path, its end, and points that say their values under the pointer."""
+    places = [(_place(x_axis, x), _place(y_axis, y)) for x, y in series.points]
+    step = -(-len(places) // MAX_HOVER)
+    shown = range(len(places) - 1, -1, -step)
+    texts = [f"{series.name}: {number(y)} at {number(x)} kimg" for x, y in series.points]
+    return {
+        "name": series.name,
+        "colour": colour,
+        "last": number(series.points[-1][1]),
+        "path": "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places),
+        "end": places[-1],
+        "hover": [(*places[i], texts[i]) for i in reversed(shown)],
+    }

@@ -10,12 +10,12 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
-from html import escape
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from markupsafe import Markup
 from PIL import Image
 
 from dnnlib.config import from_dict
@@ -28,12 +28,15 @@ from training.objectives.base import Curve, curves_of
 from training.run.checkpoint import OPTIONS_FILE
 from training.run.report.charts import Series, chart, number
 from training.run.report.style import STYLE
+from training.run.report.templates import TEMPLATES
+from training.run.starts import STARTS_FILE
 
 TILES = 8  # samples in a strip
 STRIPS = 12  # snapshots shown, spread evenly over the run
 TILE_SIDE = 128  # pixels, at most
 SMALL = 64  # tiles below this are shown with hard pixels
 Line = dict[str, Any]
+_OF_ADA = {"Loss/signs/real", "Progress/augment"}  # statistics that say something where p is adapted
 
 RESOURCES: list[Curve] = [  # title, legend -> statistic, how to read it
     ("Seconds per kimg", {"training": "Timing/sec_per_kimg"}, ""),
@@ -57,23 +60,27 @@ def page(folder: Path) -> str:
     stats = [_figures(line) for line in read_jsonl(folder / "stats.jsonl")]
     metrics = {p.stem.removeprefix("metric-"): read_results(p) for p in sorted(folder.glob("metric-*.jsonl"))}
     parts = [
-        _part("", lambda: _header(folder, options, stats, metrics)),
-        _part("Samples", lambda: _strips(folder, _picture_size(options))),
-        _part("Metrics", lambda: _charts(_metric_charts(metrics))),
-        _part("Final figures", lambda: _final_figures(metrics)),
-        _part("Training", lambda: _charts(_curves(stats, curves_of(_kind_of_loss(options))))),
-        _part("Settings", lambda: _settings(options)),
-        _part(
-            "Environment", lambda: f"<details open><summary>This machine</summary>{_table(_environment())}</details>"
-        ),
+        _part("", "header", lambda: _header(folder, options, stats, metrics)),
+        _part("Samples", "strips", lambda: _strips(folder, _picture_size(options))),
+        _part("Metrics", "charts", lambda: _metric_charts(metrics)),
+        _part("Final figures", "figures", lambda: _final_figures(metrics)),
+        _part("Training", "charts", lambda: _curves(stats, _curves_shown(options))),
+        _part("Settings", "folds", lambda: _settings(options)),
+        _part("Environment", "folds", lambda: _environment(folder)),
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" '
-        f'content="light dark"><title>{escape(folder.name)}</title><style>{STYLE}</style></head>\n'
-        f"<body><main>{''.join(parts)}\n<footer>Written by StyleLoom on {time.strftime('%Y-%m-%d at %H:%M')}; "
-        "rewritten at every snapshot.</footer></main></body></html>\n"
+    return TEMPLATES.get_template("report.html").render(
+        title=folder.name,
+        style=Markup(STYLE),
+        parts=[part for part in parts if part is not None],
+        when=time.strftime("%Y-%m-%d at %H:%M"),
     )
+
+
+def _curves_shown(options: Line) -> list[Curve]:
+    """The objective's curves; those of the augmentation where there is one that adapts."""
+    ada = options.get("ada")
+    adapts = not isinstance(ada, dict) or ada.get("mode", "ada") == "ada"
+    return [curve for curve in curves_of(_kind_of_loss(options)) if adapts or not _OF_ADA & set(curve[1].values())]
 
 
 def _options(folder: Path) -> Line:
@@ -104,15 +111,16 @@ def _figures(line: Line) -> Line:
     return {name: v for name, v in found.items() if is_figure(v.get("mean")) or v.get("mean") != v.get("mean")}
 
 
-def _part(title: str, build: Callable[[], str]) -> str:
+def _part(title: str, kind: str, build: Callable[[], Any]) -> Line | None:
+    """A part of the page for the template; None where there is nothing to show."""
     try:
-        content = build()
+        data, problem = build(), ""
     except Exception as e:  # whatever damaged files lead to
-        content = f'<p class="note">Nothing can be shown here: {escape(" ".join(str(e).split())[:200])}</p>'
-    return f"\n<section><h2>{escape(title)}</h2>{content}</section>" if content and title else content
+        data, problem = None, " ".join(str(e).split())[:200] or type(e).__name__
+    return {"title": title, "kind": kind, "data": data, "problem": problem} if data or problem else None
 
 
-def _header(folder: Path, options: Line, stats: list[Line], metrics: dict[str, list[Line]]) -> str:
+def _header(folder: Path, options: Line, stats: list[Line], metrics: dict[str, list[Line]]) -> Line:
     last = {name: value["mean"] for name, value in (stats[-1] if stats else {}).items()}
     kimg, total = last.get("Progress/kimg", 0.0), options["total_kimg"]
     tiles = [("Trained", f"{number(kimg)} kimg"), ("Of the plan", f"{min(kimg / max(total, 1e-9), 1):.0%}")]
@@ -123,10 +131,9 @@ def _header(folder: Path, options: Line, stats: list[Line], metrics: dict[str, l
         best = _best(name, lines)
         if best is not None:
             tiles.append((f"Best {best[0]}", number(best[1])))
-    shown = "".join(f'<div class="tile"><span>{escape(n)}</span><b>{escape(v)}</b></div>' for n, v in tiles)
     h, w = _picture_size(options)
     about = f"{options['preset']} · {options['G']['kind']} on {Path(options['data']['path']).name}, {w}×{h}"
-    return f'<header><h1>{escape(folder.name)}</h1><p>{escape(about)}</p><div class="tiles">{shown}</div></header>'
+    return {"title": folder.name, "about": about, "tiles": tiles}
 
 
 def _best(metric: str, lines: list[Line]) -> tuple[str, float] | None:
@@ -139,7 +146,7 @@ def _best(metric: str, lines: list[Line]) -> tuple[str, float] | None:
 # -- samples ----------------------------------------------------------------------------------------------------------
 
 
-def _strips(folder: Path, size: tuple[int, int]) -> str:
+def _strips(folder: Path, size: tuple[int, int]) -> list[Line]:
     """Reals, then the same latents at snapshots from first to last."""
     found = [("start", folder / "fakes_init.png")]
     for path in sorted(folder.glob("fakes*.png")):
@@ -149,9 +156,7 @@ def _strips(folder: Path, size: tuple[int, int]) -> str:
     found = spread([(label, path) for label, path in found if path.is_file()], STRIPS)
     if (folder / "reals.png").is_file():
         found.insert(0, ("real", folder / "reals.png"))
-    rows = "".join(_strip_or_note(label, path, size) for label, path in found)
-    note = '<p class="note">The same latents at every snapshot.</p>'
-    return f'<div class="strips">{rows}{note}</div>' if rows else ""
+    return [_strip(label, path, size) for label, path in found]
 
 
 def spread(items: list[Any], count: int) -> list[Any]:
@@ -161,16 +166,16 @@ def spread(items: list[Any], count: int) -> list[Any]:
     return [items[round(i * (len(items) - 1) / (count - 1))] for i in range(count)]
 
 
-def _strip_or_note(label: str, path: Path, size: tuple[int, int]) -> str:
+def _strip(label: str, path: Path, size: tuple[int, int]) -> Line:
     try:
-        return _strip(label, path, size)
+        image = _first_tiles(path, size)
     except Exception:  # a cut or foreign picture; decoders fail in many ways
-        return (
-            f'<div class="strip"><span>{escape(label)}</span><p class="note">{escape(path.name)} is damaged</p></div>'
-        )
+        image = ""
+    return {"label": label, "name": path.name, "image": image, "small": max(size) < SMALL}
 
 
-def _strip(label: str, path: Path, size: tuple[int, int]) -> str:
+def _first_tiles(path: Path, size: tuple[int, int]) -> str:
+    """The beginning of a grid as a data URL."""
     h, w = size
     with Image.open(path, formats=["PNG"]) as sheet:
         columns = min(TILES, sheet.width // w)
@@ -181,21 +186,13 @@ def _strip(label: str, path: Path, size: tuple[int, int]) -> str:
     form, options = ("jpeg", {"quality": 88}) if scale < 1 else ("png", {"optimize": True})
     buffer = io.BytesIO()
     strip.save(buffer, form, **options)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    kind = ' class="small"' if max(h, w) < SMALL else ""
-    image = f'<img{kind} alt="samples, {escape(label)}" src="data:image/{form};base64,{data}">'
-    return f'<div class="strip"><span>{escape(label)}</span>{image}</div>'
+    return f"data:image/{form};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 # -- curves -----------------------------------------------------------------------------------------------------------
 
 
-def _charts(figures: Iterable[str]) -> str:
-    shown = "".join(figures)
-    return f'<div class="charts">{shown}</div>' if shown else ""
-
-
-def _metric_charts(metrics: dict[str, list[Line]]) -> list[str]:
+def _metric_charts(metrics: dict[str, list[Line]]) -> list[Markup]:
     figures = []
     for name, lines in metrics.items():
         points: dict[str, list[tuple[float, float]]] = {}
@@ -212,7 +209,7 @@ def _metric_charts(metrics: dict[str, list[Line]]) -> list[str]:
     return figures
 
 
-def _final_figures(metrics: dict[str, list[Line]]) -> str:
+def _final_figures(metrics: dict[str, list[Line]]) -> Line | None:
     """What the metrics say of the newest network that each has measured, beside baselines that were measured, too."""
     columns: dict[str, dict[str, str]] = {}
     for lines in metrics.values():
@@ -224,16 +221,14 @@ def _final_figures(metrics: dict[str, list[Line]]) -> str:
                 column |= {name: number(value) for name, value in line["results"].items()}
     names = dict.fromkeys(name for column in columns.values() for name in column)
     if not names:
-        return ""
-    head = "".join(f"<th>{escape(title)}</th>" for title in ("", *columns))
-    rows = ""
-    for name in names:
-        values = "".join(f"<td>{escape(column.get(name, ''))}</td>" for column in columns.values())
-        rows += f"<tr><td>{escape(name)}</td>{values}</tr>"
-    return f'<div class="strips"><table><tr>{head}</tr>{rows}</table></div>'
+        return None
+    return {
+        "head": ["", *columns],
+        "rows": [[name, *(column.get(name, "") for column in columns.values())] for name in names],
+    }
 
 
-def _curves(stats: list[Line], curves: Sequence[Curve]) -> list[str]:
+def _curves(stats: list[Line], curves: Sequence[Curve]) -> list[Markup]:
     figures = []
     scheduled = {
         name: name.removeprefix("Schedule/") for line in stats for name in line if name.startswith("Schedule/")
@@ -243,7 +238,7 @@ def _curves(stats: list[Line], curves: Sequence[Curve]) -> list[str]:
         series = [Series(label, _points(stats, name)) for label, name in names.items()]
         series = [s for s in series if any(y for _, y in s.points)]  # all 0: it doesn't happen in this run
         figures.append(chart(title, series, note))
-    return figures
+    return [figure for figure in figures if figure]
 
 
 def _points(stats: list[Line], name: str) -> list[tuple[float, float]]:
@@ -255,13 +250,10 @@ def _points(stats: list[Line], name: str) -> list[tuple[float, float]]:
 # -- tables -----------------------------------------------------------------------------------------------------------
 
 
-def _settings(options: Line) -> str:
+def _settings(options: Line) -> list[Line]:
     groups = {"Run": {k: v for k, v in options.items() if not isinstance(v, dict)}}
     groups |= {k: v for k, v in options.items() if isinstance(v, dict)}
-    return "".join(
-        f"<details><summary>{escape(name)}</summary>{_table(_flat(fields))}</details>"
-        for name, fields in groups.items()
-    )
+    return [{"title": name, "rows": _flat(fields), "open": False} for name, fields in groups.items()]
 
 
 def _flat(fields: Line, prefix: str = "") -> dict[str, str]:
@@ -275,17 +267,17 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _table(rows: dict[str, str]) -> str:
-    return (
-        "<table>" + "".join(f"<tr><td>{escape(k)}</td><td>{escape(v)}</td></tr>" for k, v in rows.items()) + "</table>"
-    )
+def _environment(folder: Path) -> list[Line]:
+    """How the run was started, each time, and what this machine is."""
+    starts = {
+        f"{start.get('when', '')}": f"{start.get('command', '')} ({start.get('version', '')})"
+        for start in read_jsonl(folder / STARTS_FILE)
+    }
+    found = [{"title": "Commands", "rows": starts, "open": True}] if starts else []
+    return [*found, {"title": "This machine", "rows": _machine(), "open": True}]
 
 
-def _environment_section() -> str:
-    return f"<details open><summary>This machine</summary>{_table(_environment())}</details>"
-
-
-def _environment() -> dict[str, str]:
+def _machine() -> dict[str, str]:
     rows = {
         "Python": platform.python_version(),
         "PyTorch": str(torch.__version__),

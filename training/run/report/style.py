@@ -19,7 +19,8 @@ h3 { margin: 0; font-size: .95rem; font-weight: 600; }
 .tile { padding: 12px 14px; }
 .tile span { display: block; color: var(--soft); font-size: .8rem; }
 .tile b { font-size: 1.3rem; font-weight: 650; font-variant-numeric: tabular-nums; letter-spacing: -.01em; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 430px), 1fr)); gap: 14px; }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 430px), 1fr)); gap: 14px; }
+.hit .dot { opacity: 0; } .hit:hover .dot { opacity: .55; }
 figure { margin: 0; padding: 14px 14px 8px; }
 figcaption { display: flex; flex-wrap: wrap; gap: 2px 14px; justify-content: space-between; align-items: baseline; }
 .legend { display: flex; flex-wrap: wrap; gap: 0 14px; font-size: .82rem; color: var(--soft); }

@@ -5,10 +5,10 @@ from dataclasses import asdict
 
 import click
 import torch
-from tqdm import tqdm
 
 from dnnlib.cli import Command, Number
 from dnnlib.errors import UserError
+from dnnlib.progress import tqdm
 from training.sampling.commands.options import NETWORK, PLUGINS, WIDE, load_generator, parse_numbers
 from training.sampling.throughput import measure, table
 

@@ -1,10 +1,10 @@
 """`generate.py count`: thousands of images, as a data set."""
 
 import click
-from tqdm import tqdm
 
 from dnnlib.cli import PATH, SEED, Command, counted
 from dnnlib.errors import UserError
+from dnnlib.progress import tqdm
 from training.networks import files
 from training.networks.shared.generator import NoiseMode
 from training.sampling.bulk import Job, generate_many

@@ -5,19 +5,23 @@ from pathlib import Path
 
 import click
 
-from dnnlib.cli import Command
+from dnnlib.cli import PATH, Command
 from training.sampling.commands.options import NETWORK, PLUGINS, WIDE, load_generator
+from training.sampling.directions.factorisation import Directions
 from training.sampling.explorer import serve
 
 
 @click.command(cls=Command, context_settings=WIDE)
 @NETWORK
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0: any free one")
+@click.option("--directions", type=PATH, help="A slider for each direction of this file of generate.py directions")
 @click.option("--open/--no-open", "browse", default=True, show_default=True, help="Open the page in a browser")
 @PLUGINS
-def explore(network: str, port: int, browse: bool, plugins: tuple[str, ...]) -> None:
+def explore(network: str, port: int, directions: str | None, browse: bool, plugins: tuple[str, ...]) -> None:
     """A local web page (127.0.0.1 only): seed, truncation, noise, class, mixing, and attention at a click."""
-    server = serve(load_generator(network, plugins), Path(network).name, port)
+    G = load_generator(network, plugins)
+    found = None if directions is None else Directions.load(directions, G)
+    server = serve(G, Path(network).name, port, found)
     url = f"http://{server.server_address[0]!s}:{server.server_address[1]}/"
     click.echo(f"{url} (stop with Ctrl-C)")
     if browse:

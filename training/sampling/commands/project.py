@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from dnnlib.cli import PATH, SEED, Command
 from dnnlib.errors import UserError
 from dnnlib.files import write_file
+from dnnlib.progress import tqdm
 from metrics.detectors import load_detector
 from training.networks.shared.generator import Generator
 from training.sampling import sheets

@@ -115,12 +115,17 @@ def _schedule(t: float, cfg: ProjectionConfig) -> float:
 
 
 def load_target(path: str, G: Generator) -> torch.Tensor:
-    """A picture of any size, cropped to the network's shape, resized and as [1, C, H, W] in [-1, 1]. Transparent parts
-    become white; of an animation the first frame is taken. UserError if it is no picture."""
+    """The picture in a file as a target. Of an animation the first frame is taken. UserError if it is no picture."""
     try:
-        picture = flatten(open_picture(read_file(path), first_frame=True), 3 if G.img_channels == 3 else 1, "white")
+        return as_target(open_picture(read_file(path), first_frame=True), G)
     except (BadMember, BadPicture) as e:
         raise UserError(f"--target: cannot read the picture {path}: {e}") from e
+
+
+def as_target(picture: Image.Image, G: Generator) -> torch.Tensor:
+    """A picture of any size, cropped to the network's shape, resized and as [1, C, H, W] in [-1, 1]. Transparent parts
+    become white. BadPicture if its pixels can't be read."""
+    picture = flatten(picture, 3 if G.img_channels == 3 else 1, "white")
     height, width = G.img_size
     picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
     pixels = np.array(picture, dtype=np.float32).reshape(height, width, -1)

@@ -1,0 +1,1 @@
+"""Directions in w along which pictures change."""
