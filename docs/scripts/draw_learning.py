@@ -25,12 +25,11 @@ def main() -> None:
         for y, metric in enumerate(ROWS)
     ]
     width, height = LEFT + 3 * (WIDTH + GAP), TOP + 2 * (HEIGHT + GAP)
-    legend = "".join(
-        f'<text x="{LEFT + 90 * i}" y="14" fill="{colour}">{name}</text>'
-        for i, (name, colour) in enumerate(COLOURS.items())
-    )
+    named = enumerate(COLOURS.items())
+    legend = "".join(f'<text x="{LEFT + 90 * i}" y="14" fill="{colour}">{name}</text>' for i, (name, colour) in named)
+    size, font = f'viewBox="0 0 {width} {height}"', 'font-family="sans-serif" font-size="11"'
     PICTURE.write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} {font}>'
         f'<rect width="{width}" height="{height}" fill="white"/>{legend}{"".join(parts)}</svg>\n'
     )
 

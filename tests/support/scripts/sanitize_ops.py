@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g1"
-GRID = "against_the or fuzz or strided or layouts or golden or sixteen or hydra or full_attention"
+GRID = "against or fuzz or strided or layouts or last or bfloat16 or golden or sixteen or hydra or full_attention"
 OVERRUN = ("attention.cu", "at(a.scores, p, p.y, p.x)[entry] =", "at(a.scores, p, p.y, p.x)[entry + 1] =")
 
 
@@ -72,7 +72,8 @@ def main() -> int:
     python("from support.cuda import harness; harness.library.build(harness.recipe())")
     status = tests(("cuda_on_cpu",), "not fault")
     for isa in ("baseline", "avx2", "avx512"):
-        status = status or tests(("ops_attention", "ops_images", "ops_golden"), GRID, STYLELOOM_OPS_ISA=isa)
+        names = ("ops_attention", "ops_images", "ops_golden", "ops_dense_attention")
+        status = status or tests(names, GRID, STYLELOOM_OPS_ISA=isa)
     caught = catches_an_overrun()
     print("a planted overrun was", "caught" if caught else "MISSED")
     return status or int(not caught)
