@@ -130,12 +130,22 @@ def summary(rows: Sequence[dict]) -> Iterator[str]:
 @click.command(cls=Command)
 @click.argument("file", type=PATH)
 @click.option("--minutes", default=10.0, show_default=True, help="Processor time of each training")
+@click.option("--kimg", type=float, help="Length of each training in thousands of images, in place of --minutes")
 @click.option("--seeds", type=INTS, default="0", show_default=True, help="Random seeds, comma-separated")
 @click.option("--points", default=3, show_default=True, help="Measurements along each training")
 @click.option("--threads", default=1, show_default=True, help="Of torch")
 @click.option("--only", default="", help="Candidates to run, comma-separated  [default: all]")
 @click.option("--out", type=PATH, help="Results are appended to this .jsonl file")
-def main(file: str, minutes: float, seeds: list[int], points: int, threads: int, only: str, out: str | None) -> None:
+def main(
+    file: str,
+    minutes: float,
+    kimg: float | None,
+    seeds: list[int],
+    points: int,
+    threads: int,
+    only: str,
+    out: str | None,
+) -> None:
     """Train the candidates of FILE for equal processor time and print what they have learned."""
     torch.set_num_threads(threads)
     results = Path(out) if out else None
@@ -144,9 +154,11 @@ def main(file: str, minutes: float, seeds: list[int], points: int, threads: int,
     click.echo(f"{'candidate':24} {'seed':>5} {'min':>6} {'kimg':>7}    KID m    cov m    KID l    cov l")
     for candidate in candidates:
         todo = [s for s in seeds if not any(r["name"] == candidate.name and r["seed"] == s for r in rows)]
-        kimg = affordable_kimg(candidate, minutes) if todo else 0.0
+        if not todo:
+            continue
+        length = kimg or affordable_kimg(candidate, minutes)
         for seed in todo:
-            for row, trainer in learn(candidate, kimg, seed, points):
+            for row, trainer in learn(candidate, length, seed, points):
                 click.echo(line(row))
                 rows.append(row)
                 if results:
