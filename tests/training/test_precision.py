@@ -209,6 +209,18 @@ def test_channels_last_is_the_same_within_rounding():
         assert error(gradient(b, phase), gradient(a, phase)) <= 1e-4, a.phases[phase].name
 
 
+def test_channels_last_takes_the_same_step():
+    """With a large epsilon a step of Adam is in proportion to the gradient."""
+    steps = []
+    for layout in ("false", "true"):
+        t = trainer(recipe("ada", f"nhwc={layout}", "D_opt.eps=1", "G_opt.eps=1"))
+        before = [p.detach().clone() for p in (*t.D.parameters(), *t.G.parameters())]
+        t.step()
+        steps.append([p.detach() - q for p, q in zip((*t.D.parameters(), *t.G.parameters()), before)])
+    for a, b in zip(*steps):
+        assert (a - b).norm() <= 1e-3 * a.norm() + 1e-8
+
+
 def places(t: torch.Tensor) -> list[int]:
     """Where elements lie: the strides of the axes that have more than one."""
     return [stride for stride, count in zip(t.stride(), t.shape) if count > 1]

@@ -11,13 +11,16 @@ from torch_utils import distributed
 def sync_gradients(parameters: list[nn.Parameter]) -> torch.Tensor | int:
     """Sums the gradients over all processes as one flat float32 buffer, and replaces what is not finite by 0.
 
+    They come back in the memory layout of their parameters: compiled optimisers go by the places in memory and mix up the
+    elements otherwise.
+
     Returns how many gradient values were not finite, on the device: a single process doesn't wait for it. Parameters
     that got no gradient in any process keep None.
     """
     active = _with_gradients(parameters)
     if not active:
         return 0
-    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in active])
+    flat = torch.cat([_laid_out_like(p).as_strided([p.numel()], [1]) for p in active])
     distributed.all_sum(flat)
     if flat.device.type == "cpu" and flat.sum().isfinite():  # nothing waits here, and one pass is the quickest
         bad: torch.Tensor | int = 0
@@ -25,8 +28,15 @@ def sync_gradients(parameters: list[nn.Parameter]) -> torch.Tensor | int:
         bad = (~flat.isfinite()).sum()
         torch.nan_to_num(flat, nan=0.0, posinf=0.0, neginf=0.0, out=flat)
     for p, g in zip(active, flat.split([p.numel() for p in active])):
-        p.grad = g.view_as(p)
+        p.grad = g.as_strided(p.shape, p.stride(), g.storage_offset())
     return bad
+
+
+def _laid_out_like(p: nn.Parameter) -> torch.Tensor:
+    """The gradient of p, zeros if it has none, its elements where p has them."""
+    if p.grad is None:
+        return torch.zeros_like(p)
+    return p.grad if p.grad.stride() == p.stride() else torch.empty_like(p).copy_(p.grad)
 
 
 def _with_gradients(parameters: list[nn.Parameter]) -> list[nn.Parameter]:
