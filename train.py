@@ -62,7 +62,7 @@ GROUPS = {
     "Styleformer's networks": [
         *("--g_dict", "--num_layers", "--depth", "--minimum_head", "--linformer", "--start-resolution"),
     ],
-    "Speed and precision": ["--precision", "--fp32", "--nhwc", "--compile", "--nobench", "--allow-tf32"],
+    "Speed and precision": ["--device", "--precision", "--fp32", "--nhwc", "--compile", "--nobench", "--allow-tf32"],
 }
 
 

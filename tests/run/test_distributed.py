@@ -79,6 +79,7 @@ def test_the_number_of_processes(monkeypatch):
     assert distributed.process_count(None) == 1
     assert distributed.process_count(3) == 3
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert distributed.process_count(None) == 2
     with pytest.raises(UserError, match="this machine has 2"):
         distributed.process_count(3)

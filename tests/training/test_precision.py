@@ -162,7 +162,7 @@ def test_only_the_highest_resolutions_are_lowered():
     assert all(p.dtype == torch.float32 for p in (*t.D.parameters(), *t.G.parameters()))
 
 
-@pytest.mark.parametrize("name", list(SETTINGS))
+@pytest.mark.parametrize("name", ["ada", "bcr"])
 def test_bfloat16_of_all_resolutions(name):
     """Without a number of them; the logits' layer, statistics and styles stay float32."""
     settings = [s for s in SETTINGS[name] if not s.startswith("half")]

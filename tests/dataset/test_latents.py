@@ -278,7 +278,7 @@ def test_a_run_leaves_pictures_and_says_its_autoencoder(run, vae):
 
 def test_a_model_card_names_the_autoencoder_but_not_its_folder(run, vae, tmp_path):
     code, _ = call(command, "convert", network(run), tmp_path / "x.safetensors", "--only=G_ema")
-    card = (tmp_path / "x.md").read_text()
+    card = (tmp_path / "x.safetensors.md").read_text()
     assert code == 0
     assert f"| latents of the autoencoder | SHA-256 `{autoencoder.load_autoencoder(str(vae)).digest}` |" in card
     assert vae.name in card
