@@ -227,8 +227,8 @@ def places(t: torch.Tensor) -> list[int]:
 
 
 def test_the_optimisers_meet_one_layout_only():
-    """Compiled optimisers read parameter, gradient and state by their place in memory, whatever the strides say. Runs of
-    earlier versions left states of another layout."""
+    """Compiled optimisers read parameter, gradient and state by their place in memory, whatever the strides say. Runs
+    of earlier versions left states of another layout."""
     a, b = trainer(recipe("ada", "nhwc=false")), trainer(recipe("ada"))
     a.step()
     b.load_state(a.state())

@@ -11,8 +11,8 @@ from torch_utils import distributed
 def sync_gradients(parameters: list[nn.Parameter]) -> torch.Tensor | int:
     """Sums the gradients over all processes as one flat float32 buffer, and replaces what is not finite by 0.
 
-    They come back in the memory layout of their parameters: compiled optimisers go by the places in memory and mix up the
-    elements otherwise.
+    They come back in the memory layout of their parameters: compiled optimisers go by the places in memory, and mix up
+    the elements otherwise.
 
     Returns how many gradient values were not finite, on the device: a single process doesn't wait for it. Parameters
     that got no gradient in any process keep None.
