@@ -290,10 +290,11 @@ def test_a_machine_that_cannot_compile_trains_without(monkeypatch):
     assert t.objective.first_order.D is t.D
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["ada", "bcr", "gat"])
-def test_networks_compile_without_graph_breaks(name):
+def test_networks_compile_without_graph_breaks(name, precision):
     """fullgraph raises at the first thing that torch.compile can't follow."""
-    t = trainer(recipe(name))
+    t = trainer(recipe(name, f"precision={precision}"))
     whole = partial(torch.compile, fullgraph=True, backend="eager")
     images = whole(t.G.synthesis)(t.G.mapping(torch.zeros(2, t.G.z_dim), None), noise_mode="random")
     assert whole(t.D)(images, None).shape == (2, 1)

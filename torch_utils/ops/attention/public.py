@@ -31,5 +31,13 @@ def can_run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> bool:
         return False
     is_one_type = q.dtype == k.dtype == v.dtype and q.shape[3] == v.shape[3]
     fits = q.shape[2] % _STEP == 0 and k.shape[2] % _STEP == 0 and q.shape[3] % 8 == 0 and q.shape[3] <= 256
-    allowed = torch.backends.cuda.flash_sdp_enabled()  # what `sdpa_kernel` switches, on CPUs too
-    return is_one_type and fits and allowed and not use_reference(q) and registered.is_available()
+    return is_one_type and fits and _is_fused_allowed() and not use_reference(q) and registered.is_available()
+
+
+def _is_fused_allowed() -> bool:
+    """What `sdpa_kernel` switches, on CPUs too."""
+    return torch.backends.cuda.flash_sdp_enabled()
+
+
+# As in ops/selection.py.
+_is_fused_allowed._dynamo_marked_constant = True  # type: ignore[attr-defined]
