@@ -6,7 +6,8 @@ candidate gets, which a short trial measures:
 
     rp  demo  loss.kind=relativistic  loss.gamma={"start":1,"end":0.1,"kimg":{kimg}}
 
-Without a precision in its settings a candidate trains in float32. Prints KID and coverage of 2,000 samples over processor minutes, and at the end the mean and the range over the seeds.
+Without a precision in its settings a candidate trains in float32. Prints KID and coverage of 2,000 samples over
+processor minutes, and at the end the mean and the range over the seeds.
 With --out, every row is appended to a .jsonl file as it comes, the networks lie beside it, and runs that the file holds
 already are not repeated.
 """
