@@ -17,7 +17,7 @@ h3 { margin: 0; font-size: .95rem; font-weight: 600; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(135px, 1fr)); gap: 12px; margin-top: 20px; }
 .tile, figure, details, .strips { background: var(--card); border: 1px solid var(--rule); border-radius: 12px; }
 .tile { padding: 12px 14px; }
-.tile span { display: block; color: var(--soft); font-size: .8rem; }
+.tile span { display: block; color: var(--soft); font-size: .8rem; overflow-wrap: anywhere; }
 .tile b { font-size: 1.3rem; font-weight: 650; font-variant-numeric: tabular-nums; letter-spacing: -.01em; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 430px), 1fr)); gap: 14px; }
 .hit .dot { opacity: 0; } .hit:hover .dot { opacity: .55; }
