@@ -17,7 +17,6 @@ from dnnlib.errors import UserError
 from dnnlib.plugins import import_file
 from metrics import require_detectors
 from torch_utils import devices, distributed
-from torch_utils.devices import device_option
 from training.config import TrainingConfig
 from training.dataset import ImageDataset
 from training.launch import Place, launch
@@ -83,7 +82,7 @@ GROUPS = {
 )
 @click.option("--config", type=PATH, help="A new run with the options of an old one: its training_options.json")
 @click.option("--gpus", type=click.IntRange(min=1), help="Processes  [default: one per GPU, or 1 on a CPU]")
-@device_option
+@devices.device_option
 @config_options
 @click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Any config field, e.g. G.w_dim=256")
 @click.option("--import", "plugins", type=PATH, multiple=True, help="Python file that registers networks or metrics")

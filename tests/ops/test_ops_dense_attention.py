@@ -100,6 +100,15 @@ def test_bitwise_reproducible_whatever_the_threads():
     assert all(torch.equal(a, b) for a, b in zip(*results))
 
 
+@needs_it
+def test_its_second_derivative_is_refused_by_name():
+    """Not zero, nor another wrong number."""
+    q, k, v = (t.requires_grad_() for t in inputs(SHAPES[0]))
+    (first,) = torch.autograd.grad(attention(q, k, v).float().sum(), q, create_graph=True)
+    with pytest.raises(NotImplementedError, match="has no derivative: put `with sdpa_kernel"):
+        first.float().square().sum().backward()
+
+
 def test_what_it_leaves_to_torch():
     q, k, v = inputs(SHAPES[0])
     for tensors in (inputs((1, 1, 48, 64, 32)), inputs((1, 1, 64, 64, 12)), [t.float() for t in (q, k, v)]):

@@ -19,7 +19,7 @@ from training.step.precision import apply_precision, is_channels_last
 
 ROUNDING = {"bfloat16": 2**-8, "float16": 2**-11}  # unit roundoff
 # Half precision may err so many times as much as random relative changes of one roundoff at every layer's inputs and
-# outputs do in float32. Measured: up to 3 times, 6.4 in float16 by AVX-512 without its own float16; processors differ in
+# outputs do in float32. Measured: up to 3 times, 6.4 in float16 by AVX-512 without its own; processors differ in
 # where else they round.
 MARGIN = 10
 MARGINS = {"gat": 15}  # its blocks also round between the layers: softmax, gates, sums

@@ -70,4 +70,11 @@ def _gradient(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor
     return torch.ops.styleloom.attention_backward(grad, q, k, v, lse, delta)
 
 
+def _no_second_gradient(ctx: Any, *grads: Tensor) -> None:
+    raise NotImplementedError(
+        "attention's backward pass has no derivative: put `with sdpa_kernel(SDPBackend.MATH)` around the forward pass"
+    )
+
+
 torch.library.register_autograd("styleloom::attention", _gradient, setup_context=_save)
+torch.library.register_autograd("styleloom::attention_backward", _no_second_gradient)

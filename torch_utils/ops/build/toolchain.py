@@ -17,14 +17,15 @@ CSRC = Path(__file__).parents[1] / "csrc"
 _MATH_FLAGS = "-fno-math-errno -fno-trapping-math -fno-signed-zeros -ffp-contract=fast"
 KERNEL_FLAGS = f"-std=c++17 -O3 -fPIC {_MATH_FLAGS}"
 BINDING_FLAGS = "-std=c++20 -O1 -fPIC -fopenmp"
+_AVX512 = "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma"
 _X86_ISAS = {
     "baseline": "-DSL_VECTOR_BYTES=16",
     "avx2": "-DSL_VECTOR_BYTES=32 -mavx2 -mfma",
     # 32-byte vectors here too: a window row of up to 8 keys fills them; what counts are the 32 registers.
-    "avx512": "-DSL_VECTOR_BYTES=32 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma",
+    "avx512": f"-DSL_VECTOR_BYTES=32 {_AVX512}",
 }
-# Of the rows of dense attention, which runs where there are matrix units; those processors have all of AVX-512.
-_DENSE_FLAGS = f"{_X86_ISAS['avx512']}".replace("=32", "=64") + " -mprefer-vector-width=512"
+# The rows of dense attention run where there are matrix units; on those processors whole vectors pay.
+_DENSE_FLAGS = f"-DSL_VECTOR_BYTES=64 -mprefer-vector-width=512 {_AVX512}"
 _CPU_KERNELS = ("attention/attention", "bias_act", "upfirdn2d")  # below csrc/cpu
 CUDA_KERNELS = ("attention", "bias_act", "upfirdn2d")  # below csrc/cuda
 

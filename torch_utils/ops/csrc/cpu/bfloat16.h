@@ -45,6 +45,18 @@ SL_HD Vec<float> load(const BFloat16Bits* p) {
   return reinterpret_cast<Vec<float>>(__builtin_convertvector(halves, VecOfBits) << 16);
 }
 
+// A vector's numbers as bfloat16 in the low halves of its words: the nearest, halves to even. The lower half of a NaN must
+// be 0, as it is in those of the processor and of bfloat16.
+SL_HD VecOfBits rounded(Vec<float> x) {
+  const VecOfBits bits = reinterpret_cast<VecOfBits>(x);
+  return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+SL_HD void store_halves(uint16_t* p, VecOfBits words) {
+  const VecOfHalves halves = __builtin_convertvector(words, VecOfHalves);
+  __builtin_memcpy(p, &halves, sizeof(halves));
+}
+
 // out[i] = x[i], i < count.
 template <class T, class Sum>
 SL_HD void narrow_row(const Sum* x, int64_t count, T* out) {

@@ -10,22 +10,6 @@ using namespace SL_ISA;
 typedef Vec<float> V;
 constexpr int64_t kLanes = lanes<float>();
 
-typedef uint32_t Words __attribute__((vector_size(SL_VECTOR_BYTES)));
-typedef uint16_t Halves __attribute__((vector_size(SL_VECTOR_BYTES / 2)));
-
-// To the nearest bfloat16, halves to even, in the low half of each word. (No NaN comes here that was not one before.)
-inline Words rounded(V x) {
-  const Words bits = reinterpret_cast<Words>(x);
-  return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-}
-
-inline void store_halves(uint16_t* out, Words words) {
-  const Halves halves = __builtin_convertvector(words, Halves);
-  __builtin_memcpy(out, &halves, sizeof(halves));
-}
-
-inline void store_words(uint32_t* out, Words words) { __builtin_memcpy(out, &words, sizeof(words)); }
-
 }  // namespace
 
 void probabilities(float* scores, const float* lse, float scale, int64_t rows, int64_t columns, uint16_t* p) {
@@ -43,13 +27,14 @@ void score_gradients(const float* p, const float* dp, const float* delta, float 
                      uint16_t* by_row, uint32_t* by_pair) {
   for (int64_t row = 0; row < rows; row += 2) {
     for (int64_t i = 0; i < columns; i += kLanes) {
-      Words words[2];
+      VecOfBits words[2];
       for (int64_t k = 0; k < 2; ++k) {
         const int64_t at = (row + k) * columns + i;
         words[k] = rounded(load(p + at) * (load(dp + at) - load(delta + i)) * scale);
         store_halves(by_row + at, words[k]);
       }
-      store_words(by_pair + row / 2 * columns + i, words[0] | words[1] << 16);
+      const VecOfBits pair = words[0] | words[1] << 16;
+      __builtin_memcpy(by_pair + row / 2 * columns + i, &pair, sizeof(pair));
     }
   }
 }
