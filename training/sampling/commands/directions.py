@@ -9,6 +9,7 @@ from training.networks.shared.generator import NoiseMode
 from training.sampling import sheets
 from training.sampling.commands.options import (
     CLASS,
+    GUIDANCE,
     NETWORK,
     NOISE,
     PLUGINS,
@@ -36,7 +37,7 @@ from training.sampling.seeds import styles_of_seeds
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Picture that is moved")
 @click.option("--amounts", default="-3,-2,-1,0,1,2,3", show_default=True, help="In standard deviations of w")
 @click.option("--styles", help="Which styles move, e.g. 0-2  [default: all]")
-@options(TRUNC, CLASS, NOISE, scale_option(96), PLUGINS)
+@options(TRUNC, GUIDANCE, CLASS, NOISE, scale_option(96), PLUGINS)
 def directions(
     network: str,
     out: str,
@@ -47,6 +48,7 @@ def directions(
     amounts: str,
     styles: str | None,
     psi: float,
+    guidance: float | None,
     labels: LabelOptions,
     noise_mode: NoiseMode,
     scale: int | None,
@@ -56,13 +58,13 @@ def directions(
     steps = parse_numbers(amounts, "--amounts")
     if file is not None and not file.endswith(".npz"):
         raise UserError(f"--file={file}: directions are written as .npz")
-    G = load_generator(network, plugins)
+    G = load_generator(network, plugins, guidance)
     moving = None if styles is None else sheets.parse_styles(styles, G.num_ws)
     c = labels.one(G)
     with torch.no_grad():
         found = find_directions(G, method, count, c, moving)
         ws = styles_of_seeds(G, [seed], c, psi)
-        sheet = direction_sheet(G, found, ws, steps, moving, noise_mode, scale or sheets.sheet_scale(G.img_size))
+        sheet = direction_sheet(G, found, ws, steps, moving, noise_mode, scale or sheets.sheet_scale(G.picture_size))
     if file is not None:
         found.save(file)
         click.echo(f"{file}: {count} directions")
