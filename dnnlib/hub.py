@@ -50,16 +50,17 @@ def parse(text: str, kind: RepoType) -> Address:
     return Address(kind, repo, None if revision is None else urllib.parse.unquote(revision), file)
 
 
-def fetch(text: str, kind: RepoType, suffixes: Sequence[str]) -> Path:
+def fetch(text: str, kind: RepoType, suffixes: Sequence[str], may_download: bool = True) -> Path:
     """The local path of a file on the Hub, downloaded at the first use. Where the address names none, that of the only
     file with one of the suffixes, or of the newest snapshot of a training.
 
-    UserError if there is no such file, repository or connection; without one, what was downloaded before is found.
+    UserError if there is no such file, repository or connection; without one, what was downloaded before is found, and
+    only that if nothing may be downloaded.
     """
     address = parse(text, kind)
     hub = library(text)
     file = address.file or _only_file(hub, text, address, suffixes)
-    return _download(hub, text, address, file)
+    return _download(hub, text, address, file, may_download)
 
 
 def fetch_tables(text: str) -> Path:
@@ -124,13 +125,10 @@ def without_tokens(text: str) -> str:
     return _TOKEN.sub("hf_...", text.strip().partition("\n")[0])[:200]
 
 
-def _download(hub: Any, text: str, address: Address, file: str) -> Path:
+def _download(hub: Any, text: str, address: Address, file: str, may_download: bool = True) -> Path:
+    place = {"repo_type": address.kind, "revision": address.revision, "endpoint": endpoint()}
     with one_line(hub, text):
-        return Path(
-            hub.hf_hub_download(
-                address.repo, file, repo_type=address.kind, revision=address.revision, endpoint=endpoint()
-            )
-        )
+        return Path(hub.hf_hub_download(address.repo, file, **place, local_files_only=not may_download))
 
 
 def _tables(hub: Any, text: str, address: Address) -> tuple[Address, list[str]]:

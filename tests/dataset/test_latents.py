@@ -8,6 +8,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import huggingface_hub
+import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
@@ -19,12 +21,12 @@ from support.dataset_samples import dataset_zip, pictures, png, write_zip
 from support.metric_toys import ToyDetector
 from support.small_generators import original_autoencoder, save_autoencoder
 from support.tiny_runs import everything, recipe
+from support.web.hub_server import Hub, serving
 
 import calc_metrics
 import dataset_tool
 import generate
 import train
-from dnnlib import cache
 from dnnlib.errors import UserError
 from metrics import compute_metrics
 from metrics.baselines import PCAGaussian
@@ -169,7 +171,7 @@ def test_what_makes_no_sense_is_refused(data, vae, tmp_path):
         ([source, dest, "--autoencoder=x"], "--autoencoder is for --encode=vae"),
         ([source, dest, "--encode=vae"], "where is the autoencoder?"),
         ([source, dest, "--encode=vae", f"--autoencoder={tmp_path}"], "no config.json"),
-        ([source, dest, "--encode=vae", "--autoencoder=hf://x"], "write hf://ORGANISATION/NAME"),
+        ([source, dest, "--encode=vae", "--autoencoder=hf://x"], "an address on the Hub reads hf://owner/name"),
         ([source, dest, "--encode=vae", f"--autoencoder={vae}", "--channels=grey"], "pictures of 3 channels"),
         ([source, dest, "--encode=vae", f"--autoencoder={vae}", "--width=15", "--height=15"], "multiples of 2"),
         ([source, "--inspect=s.png", "--encode=vae"], "means nothing with --inspect"),
@@ -218,23 +220,30 @@ def test_pictures_are_what_the_library_decodes(data, vae):
 
 def test_autoencoders_of_the_hub_are_downloaded_as_two_files(vae, monkeypatch, tmp_path):
     """By who asks for it, not by what a network file or a data set names: these find it once it is here."""
-    asked, place, digest = [], "hf://some-one/vae.x/sub", autoencoder.load_autoencoder(str(vae)).digest
-    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path))
+    place, digest = "hf://some-one/vae.x/sub", autoencoder.load_autoencoder(str(vae)).digest
+    files = {
+        f"sub/{name}": (vae / name).read_bytes() for name in ("config.json", "diffusion_pytorch_model.safetensors")
+    }
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    stand_in = Hub()
+    stand_in.put("some-one/vae.x", files | {"sub/large.bin": b"x"})
+    with serving(stand_in) as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        with pytest.raises(UserError, match=f"{autoencoder.PLACE_VARIABLE}={place} downloads it"):
+            autoencoder.recorded_autoencoder(place, digest)
+        assert not stand_in.asked
+        assert autoencoder.load_autoencoder(place).digest == digest
+    assert not any("large" in asked for asked in stand_in.asked)
+    assert autoencoder.recorded_autoencoder(place, digest).digest == digest  # without a connection, too
 
-    def fetch(url: str) -> Path:
-        asked.append(url)
-        path = cache.cached_path(url)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return Path(shutil.copy(vae / url.rsplit("/", 1)[1], path))
 
-    monkeypatch.setattr(cache, "fetch", fetch)
-    with pytest.raises(UserError, match=f"{autoencoder.PLACE_VARIABLE}={place} downloads it"):
-        autoencoder.recorded_autoencoder(place, digest)
-    assert not asked
-    assert autoencoder.load_autoencoder(place).digest == digest
-    base = "https://huggingface.co/some-one/vae.x/resolve/main/sub"
-    assert asked == [f"{base}/config.json", f"{base}/diffusion_pytorch_model.safetensors"]
-    assert autoencoder.recorded_autoencoder(place, digest).digest == digest
+def test_push_does_not_say_where_the_autoencoder_lay(run, vae, tmp_path):
+    code, output = call(command, "push", network(run), "me/latents", f"--folder={tmp_path}/made")
+    assert code == 0, output
+    made = {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}
+    assert set(made) == {"README.md", "network.safetensors", "samples.png"}
+    assert not any(str(vae).encode() in content for content in made.values())
+    assert autoencoder.load_autoencoder(str(vae)).digest.encode() in made["network.safetensors"]
 
 
 def test_a_folder_of_something_else_is_one_line(vae, tmp_path):

@@ -11,13 +11,14 @@ from PIL import Image
 
 from dnnlib.config import to_dict
 from dnnlib.errors import UserError
+from dnnlib.hub import is_hub
 from torch_utils.devices import own_device
 from training.conversion.converted import Converted
 from training.conversion.png import encode_png
 from training.conversion.text import printable
 from training.dataset.decoding import decode_plain_png
 from training.dataset.kinds.latents import encode_moments
-from training.networks.autoencoder import HUB_PREFIX, PLACE_VARIABLE, load_autoencoder
+from training.networks.autoencoder import PLACE_VARIABLE, load_autoencoder
 from training.networks.latents import LatentsConfig
 
 THUMBNAIL = 64  # pixels of the longer side, at most
@@ -30,7 +31,7 @@ class LatentEncoder:
     def __init__(self, place: str):
         self._autoencoder = model = load_autoencoder(place)
         place = place or os.environ[PLACE_VARIABLE]
-        place = place if place.startswith(HUB_PREFIX) else os.path.abspath(os.path.expanduser(place))
+        place = place if is_hub(place) else os.path.abspath(os.path.expanduser(place))
         self._device = own_device()
         self.channels = model.picture_channels
         space = LatentsConfig(place, model.digest, model.scale, model.shift, model.factor, model.picture_channels)

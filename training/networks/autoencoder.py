@@ -5,7 +5,6 @@ import functools
 import hashlib
 import json
 import os
-import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,13 +14,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from dnnlib import cache
+from dnnlib import hub
+from dnnlib.cache import file_sha256
 from dnnlib.errors import UserError
 from dnnlib.files import read_json
 
 PLACE_VARIABLE = "STYLELOOM_AUTOENCODER"  # where the autoencoder lies, whatever data sets and network files say
-HUB_PREFIX = "hf://"
-_HUB = "https://huggingface.co"
 _CONFIG, _WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 _KIND = "AutoencoderKL"
 _AT_ONCE = 16  # pictures that go through it together
@@ -108,14 +106,8 @@ def _loaded(place: str, may_download: bool) -> Autoencoder:
 
 def _find(place: str, may_download: bool) -> AutoencoderFiles:
     """The files at a place, downloaded where need be and allowed. UserError where they are not there."""
-    if place.startswith(HUB_PREFIX):
-        match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)((?:/[\w.-]+)*)", place)
-        if match is None:
-            raise UserError(f"{place} is no place of an autoencoder; write hf://ORGANISATION/NAME or .../SUBFOLDER")
-        urls = [f"{_HUB}/{match[1]}/resolve/main{match[2]}/{name}" for name in (_CONFIG, _WEIGHTS)]
-        if not may_download and not all(cache.cached_path(url).is_file() for url in urls):
-            raise UserError(f"these latents want the autoencoder {place}: {PLACE_VARIABLE}={place} downloads it")
-        return AutoencoderFiles(*map(cache.fetch, urls))
+    if hub.is_hub(place):
+        return _on_the_hub(place, may_download)
     folder = Path(place).expanduser()
     files = AutoencoderFiles(folder / _CONFIG, folder / _WEIGHTS)
     missing = [file.name for file in files if not file.is_file()]
@@ -127,6 +119,18 @@ def _find(place: str, may_download: bool) -> AutoencoderFiles:
     return files
 
 
+def _on_the_hub(place: str, may_download: bool) -> AutoencoderFiles:
+    hub.parse(place, "model")  # before a name is added to what may be no address
+    try:
+        return AutoencoderFiles(
+            *(hub.fetch(f"{place}/{name}", "model", (), may_download) for name in (_CONFIG, _WEIGHTS))
+        )
+    except UserError as e:
+        if may_download:
+            raise
+        raise UserError(f"these latents want the autoencoder {place}: {PLACE_VARIABLE}={place} downloads it") from e
+
+
 def _digest(files: AutoencoderFiles) -> str:
     """SHA-256 (hex) of the weights and of what the config says, but for the notes of the library in it."""
     config = read_json(files.config)
@@ -134,7 +138,7 @@ def _digest(files: AutoencoderFiles) -> str:
         kind = config.get("_class_name") if isinstance(config, dict) else None
         raise UserError(f"{files.config} describes {kind or 'no autoencoder'}; only {_KIND} can be used")
     said = {key: value for key, value in config.items() if not key.startswith("_")}
-    text = json.dumps(said, sort_keys=True) + cache.file_sha256(files.weights)
+    text = json.dumps(said, sort_keys=True) + file_sha256(files.weights)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

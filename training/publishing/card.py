@@ -13,6 +13,7 @@ from typing import Any
 from dnnlib.cache import file_sha256, is_url
 from dnnlib.config import to_dict
 from dnnlib.files import atomic_file
+from dnnlib.hub import is_hub
 from metrics.result import read_results
 from torch_utils.files.persistence import NetworkFile, NetworkRecord
 from torch_utils.files.safe_pickle import DAMAGE
@@ -137,7 +138,12 @@ def _networks(records: Mapping[str, NetworkRecord]) -> str:
     for name, record in records.items():
         if name == "G" and "G_ema" in records and records["G_ema"].config == record.config:
             continue
-        parts.append(_table(f"config of {name}", {k: f"`{json.dumps(_public(v))}`" for k, v in record.config.items()}))
+        parts.append(
+            _table(
+                f"config of {name}",
+                {k: f"`{json.dumps(without_autoencoders_folder(v))}`" for k, v in record.config.items()},
+            )
+        )
     return "\n\n".join(parts)
 
 
@@ -178,7 +184,9 @@ def _training(content: NetworkFile) -> str:
     table = _table("training", rows)
     if not config:
         return f"{table}\n\nThe file doesn't hold the options of its training. {TO_FILL_IN}"
-    whole = json.dumps(_public(config | {"data": _without_folders(config.get("data") or {})}), indent=1)
+    whole = json.dumps(
+        without_autoencoders_folder(config | {"data": _without_folders(config.get("data") or {})}), indent=1
+    )
     return f"{table}\n\n<details><summary>All options</summary>\n\n```json\n{whole}\n```\n\n</details>"
 
 
@@ -187,12 +195,12 @@ def _without_folders(data: dict[str, Any]) -> dict[str, Any]:
     return data | ({"path": Path(data["path"]).name} if data.get("path") else {})
 
 
-def _public(value: Any) -> Any:
-    """The same without the folder in which an autoencoder lay."""
+def without_autoencoders_folder(value: Any) -> Any:
+    """The same, at any depth, without the folder in which an autoencoder lay."""
     if isinstance(value, dict):
         place = value.get("autoencoder")
-        named = {"autoencoder": Path(place).name} if isinstance(place, str) and not place.startswith("hf://") else {}
-        return {key: _public(item) for key, item in (value | named).items()}
+        named = {"autoencoder": Path(place).name} if isinstance(place, str) and not is_hub(place) else {}
+        return {key: without_autoencoders_folder(item) for key, item in (value | named).items()}
     return value
 
 

@@ -14,7 +14,7 @@ from torch_utils.files.persistence import NetworkFile
 from training.networks import files
 from training.networks.registry import GeneratorConfig, known_kinds
 from training.networks.shared.generator import Generator
-from training.publishing.card import Published, model_card, run_metrics
+from training.publishing.card import Published, model_card, run_metrics, without_autoencoders_folder
 from training.sampling.labels import drawn_labels, vectors_trained_on
 from training.sampling.pictures import write_picture
 from training.sampling.seeds import class_label
@@ -41,11 +41,11 @@ def prepare(folder: Path, content: NetworkFile, source: str, release: Release) -
 
     `source`: the network's file, whose run folder has its metrics.
     """
+    G = _generator(content)
     content = without_folders(content)
     files.write(folder / NETWORK, content)
-    G = _generator(folder / NETWORK, content)
     if G is not None:
-        sheet = seed_sheet(G, _SEEDS, _labels(G), 1.0, "const", _COLUMNS, sheet_scale(G.img_size))
+        sheet = seed_sheet(G, _SEEDS, _labels(G), 1.0, "const", _COLUMNS, sheet_scale(G.picture_size))
         write_picture(sheet, folder / SAMPLES)
     metrics = run_metrics(source)
     card = model_card(folder / NETWORK, content, metrics, Published(release.repo, release.licence))
@@ -88,14 +88,19 @@ def header(content: NetworkFile, metrics: list[dict[str, Any]], release: Release
 
 
 def without_folders(content: NetworkFile) -> NetworkFile:
-    """A copy that doesn't tell in which folders of a machine the data and the start of the training lay."""
-    config, trained_on = copy.deepcopy(content.training_config), copy.deepcopy(content.training_set_kwargs)
+    """A copy that doesn't tell in which folders of a machine data, autoencoder and the start of the training lay."""
+    config = copy.deepcopy(without_autoencoders_folder(content.training_config))
+    trained_on = copy.deepcopy(content.training_set_kwargs)
     for table in ((config or {}).get("data"), trained_on):
         if isinstance(table, dict) and isinstance(table.get("path"), str):
             table["path"] = Path(table["path"]).name
     if isinstance(config, dict) and isinstance(config.get("resume"), str) and "://" not in config["resume"]:
         config["resume"] = Path(config["resume"]).name
-    return replace(content, training_config=config, training_set_kwargs=trained_on)
+    networks = {
+        name: record and replace(record, config=without_autoencoders_folder(record.config))
+        for name, record in content.networks.items()
+    }
+    return replace(content, networks=networks, training_config=config, training_set_kwargs=trained_on)
 
 
 def push(content: NetworkFile, source: str, release: Release) -> str:
@@ -116,15 +121,14 @@ def push(content: NetworkFile, source: str, release: Release) -> str:
     return str(done.repo_url)
 
 
-def _generator(path: Path, content: NetworkFile) -> Generator | None:
+def _generator(content: NetworkFile) -> Generator | None:
     """The generator to draw the samples with; None where the file holds none that is known here."""
     for name in ("G_ema", "G"):
         record = content.networks.get(name)
         if record is not None and record.kind in known_kinds(GeneratorConfig):
-            loaded = files.load(path, names=[name])
-            G: Generator = loaded[name]
+            G: Generator = files.build_record(record, name)  # type: ignore[assignment]
             if G.c_dim:
-                G.label_vectors = vectors_trained_on(loaded)
+                G.label_vectors = vectors_trained_on({"training_set_kwargs": content.training_set_kwargs})
             return G
     return None
 
