@@ -99,8 +99,8 @@ def faults():
     torch.empty(24 << 20).zero_()  # 96 MiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 devices.keep_large_blocks()
-print(*(faults() for _ in range(12)))
+print(*(faults() for _ in range(40)))
 """
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
-    assert min(map(int, done.stdout.split()[6:])) < 100  # it takes a few until the heap has room
+    assert min(map(int, done.stdout.split()[20:])) < 100  # it takes some until the heap has room

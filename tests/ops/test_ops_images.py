@@ -336,8 +336,10 @@ def test_opcheck():
         torch.library.opcheck(OPS.bias_act.default, (x, b, *options))
         torch.library.opcheck(OPS.bias_act_grad.default, (g, None, x, b, *options, False))
     torch.library.opcheck(OPS.bias_act_grad.default, (g, g2, x.detach(), None, 1, 3, 0.0, 1.0, None, False))
-    args = (x, torch.randn(4, 4), [2, 1], [1, 2], [2, 1, 2, 1], False, 4.0)
-    torch.library.opcheck(OPS.upfirdn2d.default, args)
+    last = torch.randn(2, 9, 4, 5).to(memory_format=torch.channels_last).requires_grad_()
+    for image in (x, last):
+        args = (image, torch.randn(4, 4), [2, 1], [1, 2], [2, 1, 2, 1], False, 4.0)
+        torch.library.opcheck(OPS.upfirdn2d.default, args)
 
 
 @needs_kernels
